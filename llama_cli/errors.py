@@ -1,0 +1,54 @@
+"""Every error a user can see, and the exit code each one means.
+
+* LlamaError             1  the work could not be done
+  x DataError            1  a record or a stream cannot be used; says file:line
+  x TooManyRejects       3  more bad records than --max-rejects allows
+  x NotReadyError        1  a model, tokenizer, library or file is missing; says what to run
+  x UsageError           2  options that do not go together, or a bad configuration
+  x Interrupted         75  stopped early with a checkpoint; run the same command again
+
+click's own usage errors end with 2 as well. A reader that goes away is 141, Ctrl-C is
+130, SIGTERM is 143: the process ends by the signal itself.
+"""
+
+from __future__ import annotations
+
+
+class LlamaError(Exception):
+    """Something the user can act on. The message is one line, lower case, no period."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class DataError(LlamaError):
+    """A record that cannot be used, located the way compilers locate errors."""
+
+    def __init__(self, where: str, line: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{where}:{line}: {message}", hint=hint)
+        self.where, self.line = where, line
+
+
+class TooManyRejects(LlamaError):
+    """More malformed records than the user allows."""
+
+    exit_code = 3
+
+
+class NotReadyError(LlamaError):
+    """Something must be installed or made first; `hint` is the command that does it."""
+
+
+class UsageError(LlamaError):
+    """Options, environment or configuration that cannot be obeyed."""
+
+    exit_code = 2
+
+
+class Interrupted(LlamaError):
+    """Stopped before the end, with a checkpoint saved."""
+
+    exit_code = 75

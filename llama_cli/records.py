@@ -1,0 +1,214 @@
+"""What flows through the pipes: one JSON object a line, keys in fixed order.
+
+    fetch ─▶ Document ─▶ filter ─▶ Document ─▶ tokenize ─▶ Tokens ─▶ mix ─▶ Sequence ─▶ train
+    Prompt ─▶ generate ─▶ Completion          checkpoint ─▶ eval ─▶ Score
+
+A record carries no clock and no host, so the same input gives the same bytes. `from_json`
+raises ValueError with what is wrong; the stream adds the file and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+Json = Mapping[str, Any]
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is wanted, not {type(value).__name__}")
+    return value
+
+
+def _take(row: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    value = row.pop(name, default)
+    if value is None:
+        raise ValueError(f"no field '{name}'")
+    if not isinstance(value, kind):
+        raise ValueError(f"field '{name}' is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _tokens(row: dict[str, Any]) -> list[int]:
+    tokens: list[int] = _take(row, "tokens", list)
+    if not all(type(token) is int and token >= 0 for token in tokens):
+        raise ValueError("field 'tokens' holds something other than token ids")
+    return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text with its origin; Dolma's and datatrove's document.
+
+    >>> Document.from_json(b'{"text": "Hi", "url": "http://a"}').metadata
+    {'url': 'http://a'}
+    """
+
+    id: str
+    text: str
+    source: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Document:
+        """Read one line. Only `text` is needed; unknown keys are kept in `metadata`."""
+        row = _object(line)
+        text = _take(row, "text", str)
+        name = row.pop("id", None)
+        source = _take(row, "source", str, "files")
+        metadata = _take(row, "metadata", dict, {})
+        if name is None:
+            name = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        return cls(str(name), text, source, {**metadata, **row} if row else metadata)
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(
+            {"id": self.id, "text": self.text, "source": self.source, "metadata": self.metadata}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A Document that a step dropped, and why."""
+
+    document: Document
+    step: str
+    reason: str
+
+    def to_json(self) -> bytes:
+        """Write the whole document and `rejected: {step, reason}`."""
+        document = self.document
+        return orjson.dumps(
+            {
+                "id": document.id,
+                "text": document.text,
+                "source": document.source,
+                "metadata": document.metadata,
+                "rejected": {"step": self.step, "reason": self.reason},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One document as token ids, its begin and end marks included."""
+
+    id: str
+    source: str
+    tokens: list[int]
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Tokens:
+        """Read one line."""
+        row = _object(line)
+        return cls(str(_take(row, "id", object)), _take(row, "source", str), _tokens(row))
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps({"id": self.id, "source": self.source, "tokens": self.tokens})
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What training reads: context + 1 tokens, and the sources they came from."""
+
+    tokens: list[int]
+    sources: list[str]
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Sequence:
+        """Read one line."""
+        row = _object(line)
+        return cls(_tokens(row), _take(row, "sources", list, []))
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps({"tokens": self.tokens, "sources": self.sources})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to complete."""
+
+    id: str
+    prompt: str
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Prompt:
+        """Read one line; `text` serves where there is no `prompt`, so Documents are prompts."""
+        row = _object(line)
+        prompt = _take(row, "prompt" if "prompt" in row else "text", str)
+        name = row.get("id")
+        return cls("" if name is None else str(name), prompt)
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps({"id": self.id, "prompt": self.prompt})
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A prompt and what the model made of it.
+
+    `finish` is "eos", "stop" or "length"; `logprobs` are natural logarithms, one a token.
+    """
+
+    id: str
+    prompt: str
+    completion: str
+    finish: str
+    tokens: list[int]
+    logprobs: list[float]
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(
+            {
+                "id": self.id,
+                "prompt": self.prompt,
+                "completion": self.completion,
+                "finish": self.finish,
+                "tokens": self.tokens,
+                "logprobs": self.logprobs,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One figure of a model on a task, and what the paper reports for its models.
+
+    `reported` maps a size ("7B") to the paper's figure, in the unit of `value`.
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    shots: int
+    normalization: str
+    reported: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(
+            {
+                "task": self.task,
+                "metric": self.metric,
+                "value": self.value,
+                "stderr": self.stderr,
+                "shots": self.shots,
+                "normalization": self.normalization,
+                "reported": dict(self.reported),
+            }
+        )
