@@ -13,6 +13,8 @@ click's own usage errors end with 2 as well. A reader that goes away is 141, Ctr
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LlamaError(Exception):
     """Something the user can act on. The message is one line, lower case, no period."""
@@ -22,6 +24,17 @@ class LlamaError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a worker's error crosses to its parent by pickle, whatever its __init__ takes
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[LlamaError], args: tuple[Any, ...], state: dict[str, Any]) -> LlamaError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class DataError(LlamaError):

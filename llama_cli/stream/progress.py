@@ -1,0 +1,53 @@
+"""What a command says while it works, on stderr.
+
+One changing line when stderr is a terminal; otherwise a plain line every 30 seconds, so
+that logs stay readable. `-q` silences both, and line-level messages, but never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+TERMINAL_SECONDS = 0.1  # between two pictures of the changing line; ours
+LOG_SECONDS = 30.0  # between two plain lines; ours
+WIDTH = 100  # characters; ours
+
+
+class Progress:
+    """Say lines on stderr, and keep at most one changing line below them."""
+
+    def __init__(self, command: str, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._prefix = f"llama {command}: "
+        self._every = TERMINAL_SECONDS if self.terminal else LOG_SECONDS
+        self._last = time.monotonic()
+        self._shown = False
+
+    def say(self, message: str) -> None:
+        """Print one lasting line, unless quiet."""
+        if not self.quiet:
+            self.clear()
+            print(f"{self._prefix}{message}", file=sys.stderr, flush=True)
+
+    def tick(self, text: Callable[[], str]) -> None:
+        """Show the state, if it is time to; `text` is called only then."""
+        now = time.monotonic()
+        if self.quiet or now - self._last < self._every:
+            return
+        self._last = now
+        line = f"{self._prefix}{text()}"
+        if self.terminal:
+            print(f"\r{line[:WIDTH]}\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = True
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Wipe the changing line, so that the next message starts on a clean one."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False

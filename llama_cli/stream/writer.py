@@ -1,0 +1,85 @@
+"""Output that appears only when whole, compressed by its name.
+
+A regular file is written as `.NAME.PID.part` beside its place and renamed at the end, so
+that a stopped command leaves no half file under the real name. A device or a FIFO is
+written in place: a rename would replace it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from llama_cli.errors import UsageError
+
+BLOCK = 1 << 16  # bytes; PYTHONUNBUFFERED would make sys.stdout write record by record
+ZSTD_LEVEL = 3  # ours: 174 MB/s a core; level 10 takes seven times as long
+
+
+class Output:
+    """Where records go: `write` takes bytes, one record at a time."""
+
+    def __init__(self, stream: IO[bytes], *, line_buffered: bool = False) -> None:
+        self._stream = stream
+        self._line_buffered = line_buffered
+
+    def write(self, data: bytes) -> None:
+        """Write the bytes of one record."""
+        self._stream.write(data)
+        if self._line_buffered:
+            self._stream.flush()
+
+
+@contextmanager
+def open_output(path: Path | None, *, line_buffered: bool = False) -> Iterator[Output]:
+    """Open stdout (None) or a file; the file is there, whole, once the block ends well."""
+    with _stdout() if path is None else _file(path) as stream:
+        yield Output(stream, line_buffered=line_buffered or _is_terminal(path))
+
+
+def _is_terminal(path: Path | None) -> bool:
+    return path is None and os.isatty(1)
+
+
+@contextmanager
+def _stdout() -> Iterator[IO[bytes]]:
+    stream = io.BufferedWriter(io.FileIO(1, "wb", closefd=False), BLOCK)
+    yield stream
+    stream.flush()  # a short output meets a closed pipe, or a full disk, only here
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[IO[bytes]]:
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb", BLOCK) as file:
+            with ExitStack() as stack:
+                yield _compressed(file, path.suffix, stack)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _compressed(file: IO[bytes], suffix: str, stack: ExitStack) -> IO[bytes]:
+    if suffix == ".zst":
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        return stack.enter_context(compressor.stream_writer(file, closefd=False))
+    if suffix == ".gz":  # no name and no time inside: the same records give the same bytes
+        stream = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
+        return stack.enter_context(io.BufferedWriter(stream, BLOCK))  # type: ignore[arg-type]
+    if suffix in {".bz2", ".xz", ".lz4", ".zip"}:
+        raise UsageError(f"cannot write {suffix}", hint="a name that ends in .zst or .gz")
+    return file
