@@ -64,7 +64,7 @@ def _pooled(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterat
 
 
 def _start(function: Callable[[Any], Any], parent: int) -> None:
-    global _work  # noqa: PLW0603 - a worker's one function, set once by its initialiser
+    global _work  # a worker has one function for life
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -75,7 +75,9 @@ def decompress(blocks: Iterable[bytes]) -> Iterator[bytes]:
         if len(head) >= LONGEST_MAGIC:
             break
     make = decoder_for(head)
-    yield from chain([head] if head else [], blocks) if make is None else _frames(head, blocks, make)
+    yield from (
+        chain([head] if head else [], blocks) if make is None else _frames(head, blocks, make)
+    )
 
 
 def _frames(head: bytes, blocks: Iterator[bytes], make: Callable[[], _Decoder]) -> Iterator[bytes]:
@@ -116,7 +118,9 @@ def _next_frame(
     if not data:
         return None, b""
     if decoder_for(data) is not make:
-        if any(magic.startswith(data) for magics, kind in FORMATS if kind is make for magic in magics):
+        if any(
+            magic.startswith(data) for magics, kind in FORMATS if kind is make for magic in magics
+        ):
             raise Corrupt("compressed input ends early (truncated?)")
         raise Corrupt("compressed input is followed by other bytes")
     return make(), data

@@ -85,7 +85,8 @@ def read_chunks(where: str, size: int = CHUNK) -> Iterator[Chunk]:
     Raises:
         DataError: the input is damaged, ends early, or has a line over 256 MiB.
     """
-    line, held, pending = 1, 0, []
+    line, held = 1, 0
+    pending: list[bytes] = []
     blocks = read_bytes(where)
     while True:
         try:

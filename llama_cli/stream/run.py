@@ -110,7 +110,10 @@ class Run:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.clear()
         self._stack.__exit__(kind, error, trace)
@@ -121,7 +124,7 @@ class Run:
 
     def read(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         """Yield the records of the inputs, parsed in this process."""
-        return self._good(map(partial(_parse_chunk, parse, None), self._chunks()))
+        return self._good(map(partial(_parse_chunk, parse, _same), self._chunks()))
 
     def map(self, parse: Callable[[bytes], T], function: Callable[[T], R]) -> Iterator[R]:
         """Yield `function(record)` for each record, in order; both run in `jobs` processes."""
@@ -159,7 +162,7 @@ class Run:
         if allowed is not None and self.counts.malformed > allowed:
             raise TooManyRejects(
                 f"{_lines(self.counts.malformed)}, more than the {allowed} allowed",
-                hint=f"llama {self.settings.command} --max-rejects N, or mend the lines named above",
+                hint="a larger --max-rejects, or mend the lines named above",
             )
 
     # -- records out --
@@ -248,9 +251,9 @@ def _lines(number: int) -> str:
 
 
 def _parse_chunk(
-    parse: Callable[[bytes], T], function: Callable[[T], R] | None, chunk: Chunk
-) -> list[R | T | _Malformed]:
-    done: list[R | T | _Malformed] = []
+    parse: Callable[[bytes], T], function: Callable[[T], R], chunk: Chunk
+) -> list[R | _Malformed]:
+    done: list[R | _Malformed] = []
     for number, line in enumerate(chunk.lines, chunk.line):
         if not line or line.isspace():
             continue
@@ -259,8 +262,12 @@ def _parse_chunk(
         except ValueError as error:
             done.append(_Malformed(chunk.where, number, str(error)))
         else:
-            done.append(record if function is None else function(record))
+            done.append(function(record))
     return done
+
+
+def _same(record: T) -> T:
+    return record
 
 
 def _each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

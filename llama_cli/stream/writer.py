@@ -79,7 +79,7 @@ def _compressed(file: IO[bytes], suffix: str, stack: ExitStack) -> IO[bytes]:
         return stack.enter_context(compressor.stream_writer(file, closefd=False))
     if suffix == ".gz":  # no name and no time inside: the same records give the same bytes
         stream = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
-        return stack.enter_context(io.BufferedWriter(stream, BLOCK))  # type: ignore[arg-type]
+        return stack.enter_context(io.BufferedWriter(stream, BLOCK))
     if suffix in {".bz2", ".xz", ".lz4", ".zip"}:
         raise UsageError(f"cannot write {suffix}", hint="a name that ends in .zst or .gz")
     return file

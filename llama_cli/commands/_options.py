@@ -1,0 +1,204 @@
+"""Options that several commands share, each defined once.
+
+`Command` gives every command -q, -v, --color, --config and --show-config, and fills
+unset options from the configuration files. `stream_options` gives a streaming command its
+FILEs, outputs and workers, and hands it an open `Run`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from llama_cli.config import Origins, settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OUTPUT = click.Path(path_type=Path)
+STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")
+OWN = ("config", "show_config", "color")  # not settings of the command itself
+COMMANDS = ("fetch", "filter", "tokenize", "mix", "train", "eval", "generate", "carbon")
+
+
+class Command(click.Command):
+    """A command with the options that mean the same everywhere, and configuration files."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(_common())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Show the settings and end, where asked; otherwise run."""
+        for name in OWN:
+            ctx.params.pop(name, None)
+        if ctx.meta.get("llama.show_config"):
+            click.echo("\n".join(_origins(ctx)))
+            return None
+        return super().invoke(ctx)
+
+
+def _common() -> list[click.Parameter]:
+    return [
+        click.Option(["-q", "--quiet"], is_flag=True, help="Say nothing but fatal errors."),
+        click.Option(["-v", "--verbose"], is_flag=True, help="Say more."),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            is_eager=True,
+            callback=_set_color,
+            help="Colour what people read; data never is.",
+        ),
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            is_eager=True,
+            callback=_read_config,
+            help="Settings as TOML (- is stdin), instead of ./llama.toml and the user's file.",
+        ),
+        click.Option(
+            ["--show-config"],
+            is_flag=True,
+            is_eager=True,
+            callback=_note_show_config,
+            help="Print each setting and where it came from, and end.",
+        ),
+    ]
+
+
+def _set_color(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value == "always":
+        os.environ.pop("NO_COLOR", None)
+        os.environ["FORCE_COLOR"] = "1"
+    elif value == "never":
+        os.environ.pop("FORCE_COLOR", None)
+        os.environ["NO_COLOR"] = "1"
+    return value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    name = ctx.info_name or ""
+    names = [option.name for option in ctx.command.params if option.name and option.name not in OWN]
+    known = {command: names if command == name else [] for command in COMMANDS}
+    found = settings(name, known, value)
+    ctx.default_map = {key: setting for key, (setting, _) in found.items()}
+    ctx.meta["llama.origins"] = found
+    return value
+
+
+def _note_show_config(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    ctx.meta["llama.show_config"] = value
+    return value
+
+
+def _origins(ctx: click.Context) -> list[str]:
+    files: Origins = ctx.meta["llama.origins"]
+    words = {
+        ParameterSource.COMMANDLINE: "command line",
+        ParameterSource.ENVIRONMENT: "environment",
+        ParameterSource.DEFAULT: "default",
+    }
+    lines = []
+    for name, value in sorted(ctx.params.items()):
+        source = ctx.get_parameter_source(name)
+        origin = files[name][1] if source is ParameterSource.DEFAULT_MAP else words.get(source, "")  # type: ignore[arg-type]
+        lines.append(f"{name.replace('_', '-')} = {_toml(value)}  # {origin}")
+    return lines
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value) if isinstance(value, (int, float)) else f'"{"" if value is None else value}"'
+
+
+def stream_options(*, files: bool = True, seed: bool = False) -> Callable[[F], F]:
+    """Add the options of a streaming command, and pass it `run`, opened and ended for it.
+
+    `files=False` is for a command whose arguments are not streams of records.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(**options: Any) -> Any:
+            from llama_cli.stream.run import Run, Settings  # zstandard and orjson, only to run
+
+            ctx = click.get_current_context()
+            inputs = _inputs(ctx, options.pop("files")) if files else ()
+            config = {name: _plain(value) for name, value in sorted(options.items())}
+            names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
+            stream = {name: options.pop(name) for name in names}
+            if stream["output"] == Path("-"):
+                stream["output"] = None
+            with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
+                return function(run=run, **options)
+
+        for option in reversed(_stream_parameters(files, seed)):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
+
+
+def _inputs(ctx: click.Context, files: tuple[str, ...]) -> tuple[str, ...]:
+    if not files and sys.stdin.isatty():
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+    return files or ("-",)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _stream_parameters(files: bool, seed: bool) -> list[Callable[[Any], Any]]:
+    return [
+        *([click.argument("files", nargs=-1, metavar="[FILE]...")] if files else []),
+        click.option(
+            "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
+        ),
+        click.option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(0),
+            default=1,
+            show_default=True,
+            help="Processes; 0 is one a core. The output does not depend on it.",
+        ),
+        *(
+            [
+                click.option(
+                    "--seed",
+                    type=click.IntRange(0),
+                    default=0,
+                    show_default=True,
+                    help="Seed of all that is random.",
+                )
+            ]
+            if seed
+            else []
+        ),
+        click.option(
+            "--rejects",
+            type=OUTPUT,
+            help="Keep dropped records here, each with its step and reason.",
+        ),
+        click.option(
+            "--max-rejects",
+            type=click.IntRange(0),
+            metavar="N",
+            help="End with 3 past N malformed lines.",
+        ),
+        click.option("--report", type=OUTPUT, help="Write counts and costs here as JSON."),
+        click.option("--line-buffered", is_flag=True, help="Flush stdout after each record."),
+    ]
