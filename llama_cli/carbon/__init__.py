@@ -1,0 +1,1 @@
+"""What training costs the climate: section 6 of the paper as arithmetic."""
