@@ -1,0 +1,54 @@
+"""Multi-head causal self-attention: y = Wo concat_h softmax(q_h k_h' / sqrt(D)) v_h.
+
+Vaswani et al., 2017, section 3.2, with rotary positions on q and k (LLaMA, section 2.2).
+How the softmax is computed is the matter of `llama_cli.kernels`.
+Legend: B batch, L length, H heads, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from llama_cli.kernels.attention import causal_attention
+from llama_cli.model.rotary import Table, rotate
+
+
+class Cache(Protocol):
+    """Keys and values of tokens already seen, so that each token is computed once."""
+
+    position: int  # tokens held, the same for every row and layer
+
+    def extend(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Append to `layer` and return all of its keys and values.
+
+        `position` must not move before the last layer has been extended.
+        """
+        ...
+
+
+class Attention(nn.Module):
+    """Let each position read those before it. No biases; Meta's names."""
+
+    def __init__(self, dim: int, head_dim: int, *, layer: int, backend: str | None) -> None:
+        super().__init__()
+        self.head_dim, self.layer, self.backend = head_dim, layer, backend
+        self.wq = nn.Linear(dim, dim, bias=False)
+        self.wk = nn.Linear(dim, dim, bias=False)
+        self.wv = nn.Linear(dim, dim, bias=False)
+        self.wo = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x_BLd: Tensor, table: Table, cache: Cache | None = None) -> Tensor:
+        """Map (B, L, dim) to (B, L, dim); `table` holds the angles of these L positions."""
+        q = rotate(self._heads(self.wq(x_BLd)), table)
+        k = rotate(self._heads(self.wk(x_BLd)), table)
+        v = self._heads(self.wv(x_BLd))
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)
+        y_BHLD = causal_attention(q, k, v, asked=self.backend)
+        y: Tensor = self.wo(y_BHLD.transpose(1, 2).flatten(2))
+        return y
+
+    def _heads(self, x_BLd: Tensor) -> Tensor:
+        return x_BLd.view(*x_BLd.shape[:2], -1, self.head_dim).transpose(1, 2)
