@@ -1,0 +1,71 @@
+"""Settings: flags over environment over files over defaults, and no typo goes unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.shell import sh
+
+HOURS = "llama carbon --json"
+
+
+def hours(tmp_path: Path, script: str, **env: str) -> str:
+    done = sh(f"{script} --show-config", tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    return next(line for line in done.stdout.splitlines() if line.startswith("gpu-hours"))
+
+
+def test_flags_beat_environment_beat_files_beat_defaults(tmp_path: Path) -> None:
+    (tmp_path / "home" / "llama").mkdir(parents=True)
+    user = {"XDG_CONFIG_HOME": str(tmp_path / "home")}
+    assert hours(tmp_path, "llama carbon", **user) == 'gpu-hours = ""  # default'
+    (tmp_path / "home/llama/config.toml").write_text("[carbon]\ngpu-hours = 1\n")
+    assert hours(tmp_path, "llama carbon", **user).startswith("gpu-hours = 1.0  # /")
+    (tmp_path / "llama.toml").write_text("[carbon]\ngpu_hours = 2\n")
+    assert hours(tmp_path, "llama carbon", **user) == "gpu-hours = 2.0  # llama.toml"
+    user["LLAMA_CARBON_GPU_HOURS"] = "3"
+    assert hours(tmp_path, "llama carbon", **user) == "gpu-hours = 3.0  # environment"
+    assert (
+        hours(tmp_path, "llama carbon --gpu-hours 4", **user) == "gpu-hours = 4.0  # command line"
+    )
+
+
+def test_a_configuration_can_come_from_a_pipe(tmp_path: Path) -> None:
+    done = sh("printf '[carbon]\\ngpu-hours = 100\\n' | llama carbon --config -", tmp_path)
+    assert "44.00 kWh" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("[carbon]\ngpu-hourz = 1\n", "unknown key 'gpu-hourz' in [carbon]", "gpu-hours"),
+        ("[carbn]\n", "unknown table [carbn]", "carbon"),
+        ("carbon = 3\n", "'carbon' must be a table", ""),
+        ("[carbon\n", "llama.toml: ", ""),
+    ],
+)
+def test_a_mistake_in_a_file_is_an_error_with_the_nearest_name(
+    tmp_path: Path, text: str, message: str, hint: str
+) -> None:
+    (tmp_path / "llama.toml").write_text(text)
+    done = sh("llama carbon --gpu-hours 1", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("llama carbon: llama.toml: ")
+    assert message in done.stderr
+    assert not hint or f"  try: {hint}" in done.stderr
+
+
+def test_a_configuration_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = sh("llama carbon --gpu-hours 1 --config nothing.toml", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "llama carbon: nothing.toml: No such file or directory\n",
+    )
+
+
+def test_a_value_of_the_wrong_kind_is_a_usage_error(tmp_path: Path) -> None:
+    done = sh("LLAMA_CARBON_GPU_HOURS=many llama carbon", tmp_path)
+    assert done.returncode == 2
+    assert "many" in done.stderr
