@@ -1,0 +1,1 @@
+"""Sources interleaved by weight and packed into sequences (LLaMA, Table 1)."""

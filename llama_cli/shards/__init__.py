@@ -1,0 +1,1 @@
+"""Tokens on disk: tokenize writes them, mix and train read them."""

@@ -1,0 +1,225 @@
+"""Write a directory of token shards, which appears only when it is whole.
+
+Shards are written into a hidden sibling (`.NAME.PID.part`), synced, and renamed at the
+end, so a killed run leaves no directory that looks finished. An empty directory or an
+older directory of shards is replaced; anything else in the way is refused. The old shards
+stay readable until the new ones are whole, and are away for the instant between two renames.
+Neither clock nor host goes into the files: the same tokens give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from llama_cli.errors import LlamaError
+from llama_cli.shards.formats import (
+    MANIFEST,
+    SOURCES,
+    Array,
+    Header,
+    Kind,
+    Shard,
+    pack_index,
+    token_dtype,
+)
+
+MAX_BYTES = 2_000_000_000  # of one .bin; ours: fits a signed 32-bit offset of any reader
+
+
+def check_target(directory: Path) -> None:
+    """Refuse to write shards over anything but nothing, an empty directory, or shards.
+
+    Raises:
+        LlamaError: something else is there.
+    """
+    if not directory.exists() or (directory / MANIFEST).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise LlamaError(f"{directory} exists and holds no token shards, so it stays as it is")
+
+
+class ShardWriter:
+    """Take documents one by one; as a context manager, publish the directory at the end.
+
+    >>> with ShardWriter("mixed", kind="documents", vocab_size=32_000) as shards:  # doctest: +SKIP
+    ...     shards.add([1, 306, 2], source="books", id="d1")
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        kind: Kind,
+        vocab_size: int,
+        tokenizer_sha256: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Check the target and make the hidden directory.
+
+        Args:
+            directory: where the shards appear.
+            kind: "documents" of any length, or "sequences" ready for training.
+            vocab_size: ids are below it; it decides between uint16 and uint32.
+            tokenizer_sha256: of the .model file, when known.
+            recipe: of a mixture, kept in the manifest.
+            max_bytes: of one .bin. A longer document has a shard of its own.
+        """
+        self.directory = Path(directory).resolve()
+        check_target(self.directory)
+        self.header = Header(kind, vocab_size, tokenizer_sha256, [], recipe)
+        self.max_bytes = max_bytes
+        self._dtype = token_dtype(vocab_size)
+        self._part = self.directory.with_name(f".{self.directory.name}.{os.getpid()}.part")
+        shutil.rmtree(self._part, ignore_errors=True)  # a dead run's, whose number came round
+        self._part.mkdir(parents=True)
+        self._shards: list[Shard] = []
+        self._codes: dict[str, int] = {}
+        self._open: _OpenShard | None = None
+
+    def add(self, tokens: Sequence[int] | Array, source: str, id: str = "") -> None:
+        """Append a document.
+
+        Raises:
+            ValueError: a token is outside the vocabulary.
+            LlamaError: there are more sources than one byte can tell apart.
+        """
+        values = np.asarray(tokens, np.int64)
+        if len(values) and not 0 <= values.min() <= values.max() < self.header.vocab_size:
+            raise ValueError(f"token {values.max()} is outside the {self.header.vocab_size} known")
+        data = values.astype(self._dtype).tobytes()
+        if self._open and self._open.bytes and self._open.bytes + len(data) > self.max_bytes:
+            self._close_shard()
+        if self._open is None:
+            stem = self._part / f"tokens-{len(self._shards):05d}"
+            self._open = _OpenShard(stem, self._dtype.itemsize, with_ids=self._with_ids)
+        self._open.add(data, source, self._code(source), id)
+
+    @property
+    def _with_ids(self) -> bool:
+        return self.header.kind == "documents"
+
+    def _code(self, source: str) -> int:
+        if source not in self._codes:
+            if len(self._codes) == SOURCES:
+                raise LlamaError(f"over {SOURCES} different sources, '{source}' is one too many")
+            self._codes[source] = len(self._codes)
+            self.header.sources.append(source)
+        return self._codes[source]
+
+    def _close_shard(self) -> None:
+        if self._open:
+            self._shards.append(self._open.close())
+            self._open = None
+
+    def _publish(self) -> None:
+        self._close_shard()
+        lines = [self.header.to_json(), *(shard.to_json() for shard in self._shards)]
+        _write(self._part / MANIFEST, b"".join(line + b"\n" for line in lines))
+        _sync_directory(self._part)
+        check_target(self.directory)  # hours may have passed
+        old = self._part.with_suffix(".old.part")
+        if (self.directory / MANIFEST).is_file():
+            self.directory.rename(old)
+        self._part.rename(self.directory)
+        _sync_directory(self.directory.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            if self._open:
+                self._open.abandon()
+            shutil.rmtree(self._part, ignore_errors=True)
+
+
+class _OpenShard:
+    """The shard being written: tokens go to disk at once, 5 bytes a document stay here."""
+
+    def __init__(self, stem: Path, width: int, *, with_ids: bool) -> None:
+        self.stem, self.width = stem, width
+        self.bytes = 0
+        self.file = stem.with_suffix(".bin").open("wb", buffering=1 << 20)
+        self._ids = stem.with_suffix(".ids").open("wb") if with_ids else None
+        self._hash, self._ids_hash = sha256(), sha256()
+        self._lengths, self._codes = array("i"), bytearray()
+        self._by_source: Counter[str] = Counter()
+
+    def add(self, data: bytes, source: str, code: int, id: str) -> None:
+        self.file.write(data)
+        self._hash.update(data)
+        if self._ids:
+            line = orjson.dumps(id) + b"\n"
+            self._ids.write(line)
+            self._ids_hash.update(line)
+        self.bytes += len(data)
+        self._lengths.append(len(data) // self.width)
+        self._codes.append(code)
+        self._by_source[source] += len(data) // self.width
+
+    def close(self) -> Shard:
+        index = pack_index(np.frombuffer(self._lengths, "<i4"), self.width)
+        _write(self.stem.with_suffix(".idx"), index)
+        _write(self.stem.with_suffix(".sources"), self._codes)
+        _sync(self.file)
+        hashes = {
+            "bin": self._hash.hexdigest(),
+            "idx": sha256(index).hexdigest(),
+            "sources": sha256(self._codes).hexdigest(),
+        }
+        if self._ids:
+            _sync(self._ids)
+            hashes["ids"] = self._ids_hash.hexdigest()
+        return Shard(
+            self.stem.name,
+            len(self._lengths),
+            self.bytes // self.width,
+            dict(sorted(self._by_source.items())),
+            hashes,
+        )
+
+    def abandon(self) -> None:
+        self.file.close()
+        if self._ids:
+            self._ids.close()
+
+
+def _write(path: Path, data: bytes | bytearray) -> None:
+    file = path.open("wb")
+    file.write(data)
+    _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    with file:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
