@@ -1,0 +1,108 @@
+"""Text to token ids and back: SentencePiece BPE, as in LLaMA, section 2.1.
+
+Numbers are split into single digits, and characters outside the vocabulary fall back to
+their UTF-8 bytes, so every text has ids and comes back from them. The one exception is
+U+2581, which SentencePiece uses for a space, and which comes back as a space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+
+from llama_cli.errors import LlamaError, NotReadyError
+
+EMBEDDED = Path(__file__).with_name("default.model")
+
+
+class Tokenizer:
+    """A SentencePiece model; `Tokenizer.load()` is the one that comes with llama.
+
+    >>> tokenizer = Tokenizer.load()
+    >>> tokenizer.decode(tokenizer.encode("In 1969, 한국!"))
+    'In 1969, 한국!'
+    """
+
+    bos, eos = 1, 2  # as in the released models
+
+    def __init__(self, model: bytes, where: str = "<bytes>") -> None:
+        """Read the bytes of a `.model` file.
+
+        Raises:
+            LlamaError: they are no SentencePiece model, or one with other marks.
+        """
+        self.model = model
+        self._sp = sentencepiece.SentencePieceProcessor()
+        try:
+            self._sp.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise LlamaError(f"{where}: not a sentencepiece model") from None
+        if (self._sp.bos_id(), self._sp.eos_id()) != (self.bos, self.eos):
+            raise LlamaError(f"{where}: its begin and end marks are not 1 and 2, as LLaMA's are")
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Tokenizer:
+        """Load a `.model` file, or the embedded one.
+
+        Raises:
+            NotReadyError: there is no such file.
+            LlamaError: it is not a tokenizer.
+        """
+        path = Path(path or EMBEDDED)
+        if not path.is_file():
+            raise NotReadyError(
+                f"no tokenizer at {path}", hint=f"llama tokenize --fit corpus.jsonl -o {path}"
+            )
+        return cls(path.read_bytes(), str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the bytes of the `.model` file."""
+        Path(path).write_bytes(self.model)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
+        return type(self), (self.model,)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return int(self._sp.vocab_size())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the `.model` file: which tokenizer this is."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def encode(self, text: str, *, bos: bool = True, eos: bool = False) -> list[int]:
+        """Give the ids of `text`, after the begin mark, before the end mark if asked."""
+        ids: list[int] = self._sp.EncodeAsIds(_whole(text))
+        return [self.bos] * bos + ids + [self.eos] * eos
+
+    def encode_batch(
+        self, texts: Iterable[str], *, bos: bool = True, eos: bool = False
+    ) -> list[list[int]]:
+        """Give the ids of each text."""
+        return [self.encode(text, bos=bos, eos=eos) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of `ids`; marks vanish, broken UTF-8 becomes U+FFFD.
+
+        Raises:
+            ValueError: an id is outside the vocabulary.
+        """
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise ValueError(f"an id is outside the {self.vocab_size} of this tokenizer")
+        text: str = self._sp.DecodeIds(list(ids))
+        return text
+
+
+def _whole(text: str) -> str:
+    """Join halves of surrogate pairs, and replace lone ones, which no UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
