@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from llama_cli.records import Json
-
 WATTS = 400.0  # section 6: "Thermal Design Power (TDP)" of the A100-80GB
 PUE = 1.1  # section 6: power usage effectiveness of the data center
 INTENSITY = 0.385  # section 6: kg CO2e/kWh, "the US national average carbon intensity factor"
@@ -30,7 +28,7 @@ class Estimate:
     mwh: float
     tonnes: float  # CO2e
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, float]:
         """Name every figure, inputs first."""
         return asdict(self)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
-import orjson
 from click.core import ParameterSource
 
 from llama_cli.carbon.estimate import INTENSITY, PUE, WATTS, estimate
 from llama_cli.commands._options import Command
 from llama_cli.errors import UsageError
-from llama_cli.records import Json
 
 
 @click.command("carbon", cls=Command)
@@ -58,7 +58,10 @@ def command(
     json: bool,
     **_: bool,
 ) -> None:
-    """Count the energy and the carbon of training, as section 6 of the paper does.
+    """Count energy and CO2 as the paper does.
+
+    Section 6 multiplies the hours by the power of a GPU at its design limit, the overhead of
+    the data center, and the carbon intensity of the electricity:
 
     \b
       Wh = GPU-hours x watts x PUE          tCO2eq = MWh x 0.385
@@ -78,17 +81,25 @@ def command(
         text, record = _log(log, power, pue, intensity)
     else:
         text, record = _hours(gpu_hours or 0.0, power or WATTS, pue, intensity)
-    click.echo(orjson.dumps(record) if json else text)
+    if json:
+        import orjson  # only to run
+
+        text = orjson.dumps(record).decode()
+    click.echo(text)
 
 
-def _hours(hours: float, watts: float, pue: float, intensity: float) -> tuple[str, Json]:
+def _hours(
+    hours: float, watts: float, pue: float, intensity: float
+) -> tuple[str, Mapping[str, Any]]:
     from llama_cli.carbon.words import describe
 
     found = estimate(hours, watts=watts, pue=pue, intensity=intensity)
     return describe(found), found.as_json()
 
 
-def _log(path: Path, watts: float | None, pue: float, intensity: float) -> tuple[str, Json]:
+def _log(
+    path: Path, watts: float | None, pue: float, intensity: float
+) -> tuple[str, Mapping[str, Any]]:
     from llama_cli.carbon.log import footprint, read_log
     from llama_cli.carbon.words import describe_log
 
@@ -96,7 +107,7 @@ def _log(path: Path, watts: float | None, pue: float, intensity: float) -> tuple
     return describe_log(found), found.as_json()
 
 
-def _paper(ctx: click.Context) -> tuple[str, Json]:
+def _paper(ctx: click.Context) -> tuple[str, Mapping[str, Any]]:
     from llama_cli.carbon import paper
 
     for name in ("power", "pue", "intensity"):
