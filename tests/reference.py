@@ -31,13 +31,19 @@ def pages() -> str:
     return "\n".join(_lines())
 
 
+def found(name: str) -> click.Command:
+    """Import one command."""
+    assert isinstance(main, click.Group)
+    command = main.get_command(click.Context(main, info_name="llama"), name)
+    assert command is not None
+    return command
+
+
 def _lines() -> Iterator[str]:
     yield _help("llama", main, None)
     context = click.Context(main, info_name="llama")
     for name in COMMANDS:
-        found = main.get_command(context, name)
-        assert found is not None
-        yield _help(f"llama {name}", found, context)
+        yield _help(f"llama {name}", found(name), context)
     yield "## Exit codes\n\n| code | meaning |\n|---:|---|"
     yield from (f"| {code} | {meaning} |" for code, meaning in sorted(_codes().items()))
     yield "\n## Environment\n\n| variable | meaning |\n|---|---|"
