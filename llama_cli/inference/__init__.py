@@ -1,0 +1,1 @@
+"""Running a model: a cache of keys and values, the choice of a token, and the engine."""

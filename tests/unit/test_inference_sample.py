@@ -1,0 +1,74 @@
+"""Which token is chosen, by arithmetic."""
+
+import pytest
+import torch
+
+from llama_cli.inference.sample import HEAD, draw, nucleus, uniform
+
+FOUR = torch.tensor([0.1, 0.4, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("top_p", "tokens"),
+    [
+        (0.0, [1]),  # the most likely is always kept
+        (0.39, [1]),
+        (0.41, [1, 3]),
+        (0.65, [1, 3]),  # 0.7 crosses the line; the one that crosses is kept
+        (0.75, [1, 3, 2]),
+        (1.0, [0, 1, 2, 3]),  # everything, unsorted
+    ],
+)
+def test_the_token_that_crosses_the_line_is_the_last_kept(top_p, tokens):
+    assert nucleus(FOUR, top_p)[1].tolist() == tokens
+
+
+def test_a_token_is_kept_when_those_before_hold_exactly_top_p():
+    assert nucleus(torch.tensor([0.5, 0.25, 0.25]), 0.5)[1].tolist()[:2] == [0, 1]
+
+
+def test_a_nucleus_wider_than_the_head_is_found_by_sorting():
+    flat = torch.full((4 * HEAD,), 1 / (4 * HEAD))
+    assert len(nucleus(flat, 0.5)[1]) == 2 * HEAD + 1
+
+
+def test_a_nucleus_inside_the_head_is_the_same_as_by_sorting():
+    p = torch.randn(4 * HEAD, generator=torch.Generator().manual_seed(0)).mul(5).softmax(-1)
+    ordered = p.sort(descending=True).values.double()
+    assert len(nucleus(p, 0.9)[1]) == int((ordered.cumsum(0) - ordered <= 0.9).sum())
+
+
+def test_temperature_zero_takes_the_most_likely():
+    assert draw(FOUR.log(), 0.999, temperature=0, top_p=1.0) == 1
+
+
+@pytest.mark.parametrize(("number", "token"), [(0.0, 1), (0.56, 1), (0.58, 3), (0.999999, 3)])
+def test_a_draw_splits_the_unit_interval_by_renormalised_probability(number, token):
+    # 0.4 and 0.3 are kept: the first has 4/7 = 0.571 of the interval
+    assert draw(FOUR.log(), number, temperature=1.0, top_p=0.6) == token
+
+
+def test_half_the_temperature_squares_the_odds():
+    # odds of 0.4 to 0.3 become 16 to 9: the boundary moves from 4/7 to 16/25
+    assert draw(FOUR.log(), 0.63, temperature=0.5, top_p=0.5) == 1
+    assert draw(FOUR.log(), 0.65, temperature=0.5, top_p=0.6) == 3
+
+
+def test_an_impossible_token_is_never_drawn():
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf])
+    assert {draw(logits, n / 10, temperature=1.0, top_p=1.0) for n in range(10)} == {1}
+
+
+def test_draws_follow_the_probabilities():
+    drawn = [
+        draw(FOUR.log(), uniform(7, str(n), 0), temperature=1.0, top_p=1.0) for n in range(2000)
+    ]
+    for token, p in enumerate(FOUR.tolist()):
+        assert abs(drawn.count(token) / 2000 - p) < 4 * (p * (1 - p) / 2000) ** 0.5
+
+
+def test_the_number_depends_on_seed_name_and_position_and_nothing_else():
+    numbers = {uniform(s, n, p) for s in (0, 1) for n in ("a", "b") for p in (0, 1)}
+    assert len(numbers) == 8
+    assert uniform(1, "a", 1) in numbers
+    assert all(0 <= number < 1 for number in numbers)
