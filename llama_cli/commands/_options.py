@@ -122,10 +122,13 @@ def _toml(value: Any) -> str:
     return str(value) if isinstance(value, (int, float)) else f'"{"" if value is None else value}"'
 
 
-def stream_options(*, files: bool = True, seed: bool = False) -> Callable[[F], F]:
+def stream_options(
+    *, files: bool = True, seed: bool = False, workers: bool = True
+) -> Callable[[F], F]:
     """Add the options of a streaming command, and pass it `run`, opened and ended for it.
 
-    `files=False` is for a command whose arguments are not streams of records.
+    `files=False` is for a command whose arguments are not streams of records, `workers=False`
+    for one that runs a model: it has one process and drops no record, so no -j and --rejects.
     """
 
     def decorate(function: F) -> F:
@@ -137,13 +140,13 @@ def stream_options(*, files: bool = True, seed: bool = False) -> Callable[[F], F
             inputs = _inputs(ctx, options.pop("files")) if files else ()
             config = {name: _plain(value) for name, value in sorted(options.items())}
             names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
-            stream = {name: options.pop(name) for name in names}
+            stream = {name: options.pop(name) for name in names if name in options}
             if stream["output"] == Path("-"):
                 stream["output"] = None
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)
 
-        for option in reversed(_stream_parameters(files, seed)):
+        for option in reversed(_stream_parameters(files, seed, workers)):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[return-value]
 
@@ -161,38 +164,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _stream_parameters(files: bool, seed: bool) -> list[Callable[[Any], Any]]:
+def _stream_parameters(files: bool, seed: bool, workers: bool) -> list[Callable[[Any], Any]]:
     return [
         *([click.argument("files", nargs=-1, metavar="[FILE]...")] if files else []),
         click.option(
             "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
         ),
-        click.option(
-            "-j",
-            "--jobs",
-            type=click.IntRange(0),
-            default=1,
-            show_default=True,
-            help="Processes; 0 is one a core. The output does not depend on it.",
-        ),
-        *(
-            [
-                click.option(
-                    "--seed",
-                    type=click.IntRange(0),
-                    default=0,
-                    show_default=True,
-                    help="Seed of all that is random.",
-                )
-            ]
-            if seed
-            else []
-        ),
-        click.option(
-            "--rejects",
-            type=OUTPUT,
-            help="Keep dropped records here, each with its step and reason.",
-        ),
+        *([JOBS] if workers else []),
+        *([SEED] if seed else []),
+        *([REJECTS] if workers else []),
         click.option(
             "--max-rejects",
             type=click.IntRange(0),
@@ -202,3 +182,23 @@ def _stream_parameters(files: bool, seed: bool) -> list[Callable[[Any], Any]]:
         click.option("--report", type=OUTPUT, help="Write counts and costs here as JSON."),
         click.option("--line-buffered", is_flag=True, help="Flush stdout after each record."),
     ]
+
+
+JOBS = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Processes; 0 is one a core. The output does not depend on it.",
+)
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of all that is random.",
+)
+REJECTS = click.option(
+    "--rejects", type=OUTPUT, help="Keep dropped records here, each with its step and reason."
+)
