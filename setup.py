@@ -1,10 +1,21 @@
-"""Install `llama`: the package, its embedded tokenizer, and the `llama` script."""
+"""Install `llama`: the package, its embedded tokenizer, the `llama` script.
 
+And the attention kernel, where there is an nvcc to build it; see cuda_ext/build.py.
+"""
+
+import os
+import shutil
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))  # pip runs this file without the checkout on its path
+from cuda_ext import LIBRARY, build  # noqa: E402
+
 VERSION = next(
     line.split('"')[1]
     for line in (ROOT / "llama_cli" / "__init__.py").read_text(encoding="utf-8").splitlines()
@@ -40,6 +51,40 @@ DEVELOP = [
     "transformers>=4.45",
 ]
 
+
+class BuildLibrary(build_ext):
+    """Build a plain C library with nvcc, and say in one line what was built."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"  # no Python version in its name
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if build.fresh():
+            if target.absolute() != LIBRARY.absolute():
+                shutil.copy2(LIBRARY, target)
+            return print(f"cuda_ext: kept {LIBRARY.name}, newer than its sources")
+        try:
+            build.build(target)
+        except RuntimeError as error:
+            print(f"cuda_ext: not built: {error}; attention runs on PyTorch's own")
+            raise CompileError(str(error)) from None
+        return print(f"cuda_ext: built {LIBRARY.name} for {build.BUILT_FOR}")
+
+
+def extensions() -> list[Extension]:
+    """List the library if it is to be built. Optional: its failure stops no install."""
+    build_it, why_not = build.wanted()
+    if not build_it:
+        print(f"cuda_ext: not built: {why_not}; attention runs on PyTorch's own")
+        return []
+    files = [str(source.relative_to(ROOT)) for source in build.sources()]
+    forced = os.environ.get("LLAMA_BUILD_CUDA") == "1"
+    name = f"cuda_ext.{LIBRARY.stem}"
+    return [Extension(name, files[:1], depends=files[1:], optional=not forced)]
+
+
 setup(
     name="llama",
     version=VERSION,
@@ -49,7 +94,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["llama_cli", "llama_cli.*", "cuda_ext", "cuda_ext.*"]),
-    package_data={"llama_cli": ["py.typed"], "llama_cli.tokenizer": ["*.model"]},
+    package_data={
+        "llama_cli": ["py.typed"],
+        "llama_cli.tokenizer": ["*.model"],
+        "cuda_ext": ["*.cu", "*.h", "*.md"],
+    },
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildLibrary},
     install_requires=RUN,
     extras_require={"xformers": XFORMERS, "dev": DEVELOP},
     entry_points={"console_scripts": ["llama = llama_cli.cli:main"]},

@@ -10,7 +10,7 @@
 constexpr int forward_tiles = 5;  // q, and two each of k and v: one in use, one on its way
 
 template <class T, int D>
-__global__ void __launch_bounds__(THREADS) forward(Problem p) {
+__global__ void __launch_bounds__(THREADS, 2) forward(Problem p) {
   Element* q = reinterpret_cast<Element*>(shared_memory());
   Element *k = q + ROWS * D, *v = k + 2 * ROWS * D;
   const int mine = gridDim.x - 1 - blockIdx.x;  // the block with most tiles starts first

@@ -29,11 +29,12 @@ DEVICE int warp() { return threadIdx.x / 32; }
 DEVICE int row_of(int e) { return 16 * warp() + lane() / 4 + 8 * (e / 2); }
 DEVICE int column_of(int n, int e) { return 8 * n + 2 * (lane() % 4) + e % 2; }
 
-// Eight elements (16 bytes) are moved at a time. Their place is swizzled: the same columns of
-// eight consecutive rows fall in eight different groups of banks, so no access waits.
+// Where columns 16 step + 8 chunk to + 7 of a row lie. Eight elements (16 bytes) are moved at a
+// time, and swizzled: the same columns of eight consecutive rows fall in eight different groups
+// of banks, so no access waits. With chunk 0 or 1, a step is one exclusive or.
 template <int D>
-DEVICE int place(int row, int chunk) {
-  return row * D + 8 * (chunk ^ (row % 8));
+DEVICE int place(int row, int chunk, int step = 0) {
+  return (row * D + 8 * (chunk ^ (row % 8))) ^ 16 * step;
 }
 
 // The first row of tile `tile` of this block's (batch, head).
@@ -60,7 +61,7 @@ DEVICE void fetch(Element* to, const Matrix& from, int tile, int length) {
 // This warp's 16 rows of a tile, at columns 16 step to 16 step + 15, as a left operand.
 template <int D>
 DEVICE Fragment left_operand(const Element* tile, int step) {
-  return load_matrices(tile + place<D>(16 * warp() + lane() % 16, 2 * step + lane() / 16));
+  return load_matrices(tile + place<D>(16 * warp() + lane() % 16, lane() / 16, step));
 }
 
 // s += a tile', for 16 of the d columns.
@@ -68,17 +69,18 @@ template <class T, int D>
 DEVICE void multiply_transposed(Scores& s, const Fragment& a, const Element* tile, int step) {
 #pragma unroll
   for (int n = 0; n < ROWS / 16; n++) {
-    int row = 16 * n + lane() % 8 + 8 * (lane() / 16), chunk = 2 * step + lane() / 8 % 2;
-    Fragment b = load_matrices(tile + place<D>(row, chunk));
+    int row = lane() % 8 + 8 * (lane() / 16), chunk = lane() / 8 % 2;
+    Fragment b = load_matrices(tile + 16 * n * D + place<D>(row, chunk, step));
     T::mma(s[2 * n], a, b.word[0], b.word[1]);
     T::mma(s[2 * n + 1], a, b.word[2], b.word[3]);
   }
 }
 
-// s += a tile', where a is this warp's rows of another tile.
+// s += a tile', where a is this warp's rows of another tile. Unrolled by two only: by more,
+// nvcc keeps addresses in registers that the backward has not got.
 template <class T, int D>
 DEVICE void multiply_transposed(Scores& s, const Element* a, const Element* tile) {
-#pragma unroll
+#pragma unroll 2
   for (int step = 0; step < D / 16; step++)
     multiply_transposed<T, D>(s, left_operand<D>(a, step), tile, step);
 }
@@ -93,8 +95,8 @@ DEVICE void multiply_add(Sum<D>& c, const Scores& p, const Element* tile) {
                   T::pack(y[2], y[3])};
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
-      int row = 16 * step + lane() % 16, chunk = 2 * n + lane() / 16;
-      Fragment b = load_matrices_transposed(tile + place<D>(row, chunk));
+      int row = lane() % 16, chunk = lane() / 16;
+      Fragment b = load_matrices_transposed(tile + 16 * step * D + place<D>(row, chunk, n));
       T::mma(c[2 * n], a, b.word[0], b.word[1]);
       T::mma(c[2 * n + 1], a, b.word[2], b.word[3]);
     }

@@ -94,7 +94,9 @@ def load(path: Path) -> Library:
         opened = ctypes.CDLL(str(path))
         version = opened.llama_attention_version()
     except (OSError, AttributeError) as error:
-        raise NotReadyError(f"{path}: {error}", hint="LLAMA_BUILD_CUDA=1 pip install -e .") from None
+        raise NotReadyError(
+            f"{path}: {error}", hint="LLAMA_BUILD_CUDA=1 pip install -e ."
+        ) from None
     if version != VERSION:
         raise NotReadyError(
             f"{path}: of version {version}, not {VERSION}",
@@ -106,13 +108,12 @@ def load(path: Path) -> Library:
     return opened
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-    """Softmax(q k' scale) v over earlier positions, in memory linear in length.
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax(q k' / sqrt(D)) v over earlier positions, in memory linear in length.
 
     Args:
         q, k, v: (B, H, L, D) of one shape, all bf16 or all fp16, on one GPU; D is 64 or 128,
             the last axis contiguous, other strides multiples of 8 elements.
-        scale: of the scores; 1 / sqrt(D) if not given.
 
     Returns:
         (B, H, L, D), same dtype, laid out in memory as (B, L, H, D). Sums are kept in fp32.
@@ -122,31 +123,32 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = N
         ValueError: shapes, dtypes, devices or strides do not agree with the above.
         NotReadyError: the library is not built, or the driver is too old for it.
     """
-    out: Tensor = forward(q, k, v, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)[0]
+    out: Tensor = forward(q, k, v)[0]
     return out
 
 
 @torch.library.custom_op("llama::causal_attention", mutates_args=())
-def forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return out, like q, and lse, (B, H, L) in fp32."""
     check(q, k, v)
     out, lse = empty_results(q)
-    run("forward", q, scale, {"q": q, "k": k, "v": v, "out": out, "lse": lse})
+    run("forward", q, {"q": q, "k": k, "v": v, "out": out, "lse": lse})
     return out, lse
 
 
 @torch.library.custom_op("llama::causal_attention_backward", mutates_args=())
 def backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
     check(q, k, v)
+    assert out.shape == grad_out.shape == q.shape and lse.shape == q.shape[:3]
     if not movable(grad_out):  # what follows us decides how it lies: out.sum() gives stride 0
         grad_out = grad_out.contiguous()
     grads = (empty(q), empty(q), empty(q))
     tensors = {"q": q, "k": k, "v": v, "out": out, "grad_out": grad_out}
     tensors |= dict(zip(("grad_q", "grad_k", "grad_v"), grads, strict=True))
-    run("backward", q, scale, tensors | {"lse": lse, "delta": torch.empty_like(lse)})
+    run("backward", q, tensors | {"lse": lse, "delta": torch.empty_like(lse)})
     return grads
 
 
@@ -167,18 +169,19 @@ def empty(q: Tensor) -> Tensor:
     return q.new_empty(batch, length, heads, size).transpose(1, 2)
 
 
-def keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Any) -> None:
+def keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Any) -> None:
     """Save what the backward reads."""
-    q, k, v, ctx.scale = inputs
+    q, k, v = inputs
     out, lse = output
     ctx.mark_non_differentiable(lse)
     ctx.save_for_backward(q, k, v, out, lse)
 
 
-def differentiate(ctx: Any, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def differentiate(ctx: Any, grad_out: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Hand autograd the backward operator."""
     q, k, v, out, lse = ctx.saved_tensors
-    return *backward(q, k, v, out, lse, grad_out, ctx.scale), None
+    grads: tuple[Tensor, Tensor, Tensor] = backward(q, k, v, out, lse, grad_out)
+    return grads
 
 
 forward.register_autograd(differentiate, setup_context=keep)
@@ -186,24 +189,32 @@ forward.register_autograd(differentiate, setup_context=keep)
 
 def check(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ValueError, with one sentence, for what the kernel cannot take."""
-    shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-    if not q.shape == k.shape == v.shape or q.dim() != 4:
-        raise ValueError(f"q, k, v must share one shape (batch, heads, length, d), not {shapes}")
-    if q.shape[-1] not in HEAD_SIZES:
-        raise ValueError(f"d must be 64 or 128, not {q.shape[-1]}")
-    if 0 in q.shape or max(q.shape[:2]) > MOST_BLOCKS:
-        raise ValueError(f"length, batch and heads must be from 1 ({MOST_BLOCKS:,} at most for both last), not {shapes}")
+    check_shapes(q, k, v)
     for x in (k, v):
         if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"q, k, v must be alike, not {q.dtype} on {q.device} and {x.dtype} on {x.device}")
+            kinds = f"{q.dtype} on {q.device} and {x.dtype} on {x.device}"
+            raise ValueError(f"q, k, v must be of one dtype and on one device, not {kinds}")
     if q.dtype not in (torch.bfloat16, torch.float16):
         raise ValueError(f"q, k, v must be torch.bfloat16 or torch.float16, not {q.dtype}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not movable(x):
             raise ValueError(
-                f"{name} must start at 16 bytes, its last axis contiguous and its other strides "
-                f"multiples of 8 elements, not {x.stride()}"
+                f"{name} must start at a multiple of 16 bytes, its last axis contiguous and its "
+                f"other strides multiples of 8 elements, not {x.stride()}"
             )
+
+
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError for sizes that do not agree, or that the kernel is not made for."""
+    shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+    if not q.shape == k.shape == v.shape or q.dim() != 4:
+        raise ValueError(f"q, k, v must share one shape (batch, heads, length, d), not {shapes}")
+    if q.shape[-1] not in HEAD_SIZES:
+        raise ValueError(f"d must be 64 or 128, not {q.shape[-1]}")
+    if 0 in q.shape:
+        raise ValueError(f"batch, heads and length must be at least 1, not {tuple(q.shape[:3])}")
+    if max(q.shape[:2]) > MOST_BLOCKS:
+        raise ValueError(f"batch and heads must be at most {MOST_BLOCKS}, not {tuple(q.shape[:2])}")
 
 
 def movable(x: Tensor) -> bool:
@@ -216,14 +227,18 @@ def movable(x: Tensor) -> bool:
     return x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and not any(s % 8 for s in strides)
 
 
-def run(direction: str, q: Tensor, scale: float, tensors: dict[str, Tensor]) -> None:
+def run(direction: str, q: Tensor, tensors: dict[str, Tensor]) -> None:
     """Call the library on q's device and its current stream."""
     opened = library(q.device.type)
     batch, heads, length, head_size = q.shape
     problem = Problem(
         **{name: pack(x) for name, x in tensors.items()},
-        batch=batch, heads=heads, length=length, head_size=head_size,
-        half=q.dtype == torch.float16, scale=scale,
+        batch=batch,
+        heads=heads,
+        length=length,
+        head_size=head_size,
+        half=q.dtype == torch.float16,
+        scale=1 / math.sqrt(head_size),
     )
     place, stream = where(q.device)
     with place:

@@ -1,0 +1,315 @@
+"""The CUDA kernels, run lane by lane on a CPU through the very operator that runs them on a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_ext import SOURCE
+from llama_cli.errors import LlamaError, NotReadyError
+from llama_cli.kernels import extension
+from tests.emulated import compile_emulated, counts, schedule
+
+BOTH = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+EXACT = 1e-5  # fp32 rounding, for where plain attention makes no error at all: length 1
+SIZES = pytest.mark.parametrize("size", extension.HEAD_SIZES)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> extension.Library:
+    return compile_emulated(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def emulated(
+    built: extension.Library, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[extension.Library]:
+    monkeypatch.setitem(extension.libraries, "cpu", built)
+    schedule(built)
+    return built
+
+
+def inputs(length: int, size: int, dtype: torch.dtype, *, heads: int = 2) -> list[Tensor]:
+    """Make q, k, v and the gradient of out, as a model lays them out."""
+    generator = torch.Generator().manual_seed(length * size)
+    shape = (2, length, heads, size)
+    return [torch.randn(shape, generator=generator).to(dtype).transpose(1, 2) for _ in range(4)]
+
+
+def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention step by step, each step in the dtype of its inputs."""
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    return scores.masked_fill(later, -math.inf).softmax(-1) @ v
+
+
+def results(attention, q, k, v, grad_out) -> list[Tensor]:
+    """Return out and the gradients of q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = attention(*leaves)
+    out.backward(grad_out)
+    return [out.detach(), *(x.grad for x in leaves)]
+
+
+def error(found: Tensor, true: Tensor) -> float:
+    return (found.double() - true).norm().item()
+
+
+@BOTH
+@SIZES
+@pytest.mark.parametrize("length", [1, 64, 77, 192])
+def test_errors_are_at_most_twice_those_of_plain_attention_in_the_same_dtype(
+    emulated, length: int, size: int, dtype: torch.dtype
+) -> None:
+    given = inputs(length, size, dtype)
+    true = results(definition, *(x.double() for x in given))
+    plain = results(definition, *given)
+    ours = results(extension.causal_attention, *given)
+    for name, x, y, z in zip(("out", "q", "k", "v"), ours, plain, true, strict=True):
+        assert error(x, z) <= 2 * error(y, z) + EXACT, name
+
+
+@SIZES
+def test_the_log_sum_exp_is_right_to_fp32(emulated, size: int) -> None:
+    q, k, v, _ = inputs(65, size, torch.bfloat16)
+    scores = q.double() @ k.double().mT / math.sqrt(size)
+    true = scores.masked_fill(torch.ones(65, 65).triu(1) > 0, -math.inf).logsumexp(-1)
+    assert (extension.forward(q, k, v)[1] - true).abs().max() < 2e-6
+
+
+def test_large_scores_neither_overflow_nor_vanish(emulated) -> None:
+    q, k, v, grad_out = inputs(65, 64, torch.bfloat16)
+    ours = results(extension.causal_attention, q * 64, k * 64, v, grad_out)
+    true = results(definition, *(x.double() for x in (q * 64, k * 64, v, grad_out)))
+    assert all(x.isfinite().all() for x in ours)
+    assert error(ours[0], true[0]) <= 2**-8 * true[0].norm()
+
+
+@SIZES
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("last_warp_first", [False, True])
+def test_no_order_of_warps_or_copies_changes_a_bit(
+    emulated, size: int, late: bool, last_warp_first: bool
+) -> None:
+    given = inputs(130, size, torch.bfloat16)
+    schedule(emulated)
+    expected = results(extension.causal_attention, *given)
+    schedule(emulated, late=late, last_warp_first=last_warp_first)
+    again = results(extension.causal_attention, *given)
+    assert all(map(torch.equal, again, expected))
+
+
+@SIZES
+@pytest.mark.parametrize(("length", "tiles"), [(64, 1), (65, 2), (192, 3)])
+def test_tiles_that_the_mask_hides_are_not_computed(emulated, size, length, tiles) -> None:
+    heads = 2 * 2  # batch and heads of `inputs`
+    pairs = tiles * (tiles + 1) // 2  # of a query tile and a key tile at or before it
+    product = 64 * 64 * size // (16 * 8 * 16)  # tensor-core instructions in 64 x 64 x d
+    given = inputs(length, size, torch.bfloat16)
+    extension.forward(*given[:3])
+    assert counts(emulated)[0] == heads * pairs * 2 * product
+    schedule(emulated)
+    results(extension.causal_attention, *given)
+    assert counts(emulated)[0] == heads * pairs * (2 + 4 + 3) * product
+
+
+@SIZES
+def test_no_load_waits_for_a_bank_of_shared_memory(emulated, size: int) -> None:
+    results(extension.causal_attention, *inputs(65, size, torch.float16))
+    _, loads, conflicts = counts(emulated)
+    assert loads > 0
+    assert conflicts == 0
+
+
+def test_what_is_kept_for_the_backward_grows_with_length_and_not_its_square(emulated) -> None:
+    kept: list[Tensor] = []
+    q, k, v, _ = inputs(65, 64, torch.bfloat16)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        extension.causal_attention(q.requires_grad_(), k, v)
+    assert sorted(x.numel() for x in kept) == [2 * 2 * 65, *[2 * 2 * 65 * 64] * 4]
+
+
+@pytest.mark.parametrize("length", [1, 65])
+def test_nothing_is_read_beyond_the_sequence(emulated, length: int) -> None:
+    given = inputs(length, 64, torch.bfloat16)
+    padded = [torch.full((2, 2, length + 64, 64), math.nan, dtype=x.dtype) for x in given]
+    for big, x in zip(padded, given, strict=True):
+        big[:, :, :length] = x
+    within = [big[:, :, :length] for big in padded]
+    expected = results(extension.causal_attention, *given)
+    assert all(map(torch.equal, results(extension.causal_attention, *within), expected))
+
+
+def test_nothing_is_written_beyond_the_sequence(emulated) -> None:
+    q, k, v, _ = inputs(65, 64, torch.bfloat16)
+    big = torch.full((2, 2, 128, 64), 7.0, dtype=q.dtype)
+    lse = torch.zeros(2, 2, 65)
+    extension.run("forward", q, {"q": q, "k": k, "v": v, "out": big[:, :, :65], "lse": lse})
+    assert torch.equal(big[:, :, :65], extension.causal_attention(q, k, v))
+    assert (big[:, :, 65:] == 7).all()
+
+
+def test_any_layout_with_whole_rows_gives_the_same_bits(emulated) -> None:
+    fused = torch.randn(1, 65, 3, 2, 64).bfloat16()  # as one projection leaves q, k and v
+    q, k, v = (x.transpose(1, 2) for x in fused.unbind(2))
+    expected = extension.causal_attention(q.contiguous(), k.contiguous(), v.contiguous())
+    assert torch.equal(extension.causal_attention(q, k, v), expected)
+
+
+def test_a_gradient_without_rows_of_its_own_is_taken(emulated) -> None:
+    q, k, v, _ = inputs(3, 64, torch.bfloat16)
+    out = extension.causal_attention(q, k, v.requires_grad_())
+    out.sum().backward()  # its gradient is a one, expanded
+    weights = definition(q.double(), k.double(), torch.eye(3).double().expand(2, 2, 3, 3))
+    assert torch.allclose(v.grad[..., 0].double(), weights.sum(-2), atol=0.02)
+
+
+def test_the_operator_keeps_what_torch_asks_of_one(emulated) -> None:
+    q, k, v, _ = inputs(3, 64, torch.bfloat16)
+    leaves = tuple(x.requires_grad_() for x in (q, k, v))
+    tests = (
+        "test_schema",
+        "test_autograd_registration",
+        "test_faketensor",
+        "test_aot_dispatch_static",
+    )
+    torch.library.opcheck(torch.ops.llama.causal_attention.default, leaves, test_utils=tests)
+
+
+Q = torch.zeros(1, 2, 3, 64, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "sentence"),
+    [
+        (Q.float(), Q.float(), "must be torch.bfloat16 or torch.float16, not torch.float32"),
+        (Q, Q.half(), "must be of one dtype and on one device"),
+        (Q, Q[:, :1], "must share one shape"),
+        (Q[0], Q[0], "must share one shape"),
+        (Q[..., :48], Q[..., :48], "d must be 64 or 128, not 48"),
+        (Q[:, :, :0], Q[:, :, :0], r"length must be at least 1, not \(1, 2, 0\)"),
+        (Q.expand(65_536, 2, 3, 64), Q.expand(65_536, 2, 3, 64), "at most 65535"),
+        (Q.mT.contiguous().mT, Q, "q must start at a multiple of 16 bytes, its last axis cont"),
+        (Q, Q.new_zeros(1, 2, 3, 65)[..., 1:], "k must start at a multiple of 16 bytes"),
+    ],
+)
+def test_what_the_kernel_cannot_take_is_one_sentence(emulated, q, k, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        extension.forward(q, k, k)
+
+
+def test_tensors_on_two_devices_are_one_sentence() -> None:
+    with pytest.raises(
+        ValueError, match=r"on one device, not torch.bfloat16 on cpu and .* on meta"
+    ):
+        extension.check(Q, Q.to("meta"), Q)
+
+
+def test_a_cpu_is_refused_outside_these_tests() -> None:
+    with pytest.raises(ValueError, match="must be on an NVIDIA GPU, not on a cpu"):
+        extension.causal_attention(Q, Q, Q)
+
+
+# Faults put into the source, to see that these tests would find them: file, text, its replacement.
+FAULTS = {
+    "a copy that nobody waits for": ("forward.h", "    wait_copies<0>();\n", ""),
+    "a buffer overwritten while in use": ("backward.h", "    __syncthreads();", "    "),
+    "a mask off by one": ("softmax.h", "column > row :", "column > row + 1 :"),
+    "a row beyond the end": ("tile.h", "row < length;", "row <= length;"),
+    "lanes that part": ("softmax.h", "    now = row_max", "    if (lane() < 9) now = row_max"),
+}
+
+
+def compare_with_definition(library: extension.Library) -> None:
+    """Run what the tests above run, at one size, in both orders of warps."""
+    given = inputs(130, 64, torch.bfloat16)
+    true = results(definition, *(x.double() for x in given))
+    for last in (False, True):
+        schedule(library, last_warp_first=last)
+        test_nothing_is_read_beyond_the_sequence(library, 65)
+        ours = results(extension.causal_attention, *given)
+        assert all(error(x, y) <= 2**-7 * y.norm() for x, y in zip(ours, true, strict=True))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_kernel_is_found(fault: str, tmp_path: Path, monkeypatch) -> None:
+    name, text, instead = FAULTS[fault]
+    for source in SOURCE.parent.glob("*.[hc]*"):
+        shutil.copy(source, tmp_path)
+    whole = (tmp_path / name).read_text()
+    assert text in whole
+    (tmp_path / name).write_text(whole.replace(text, instead))
+    faulty = compile_emulated(tmp_path, tmp_path / SOURCE.name, "-O0")
+    monkeypatch.setitem(extension.libraries, "cpu", faulty)
+    with pytest.raises((AssertionError, LlamaError)):
+        compare_with_definition(faulty)
+
+
+def test_the_kernel_without_a_fault_passes_the_same(emulated) -> None:
+    compare_with_definition(emulated)
+
+
+def test_a_device_other_than_a_gpu_is_not_for_the_kernel() -> None:
+    assert extension.available("cpu") == "runs on an NVIDIA GPU, not on a cpu"
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend that there is an A100, and a library (an empty file yet) at the path returned."""
+    library = tmp_path / "libllama_attention.so"
+    library.touch()
+    monkeypatch.setattr(extension, "LIBRARY", library)
+    monkeypatch.setattr(extension, "libraries", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    return library
+
+
+def test_a_library_that_was_never_built_is_said(gpu: Path) -> None:
+    gpu.unlink()
+    assert extension.available("cuda") == "is not built"
+
+
+def test_a_machine_without_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "finds no NVIDIA GPU" in str(extension.available("cuda"))
+
+
+def test_too_old_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert "8.0 or newer, not 7.5" in str(extension.available("cuda"))
+
+
+def test_a_broken_library_is_said_with_its_path(gpu: Path) -> None:
+    assert f"cannot be used: {gpu}" in str(extension.available("cuda"))
+
+
+def test_a_library_of_another_version_is_said(gpu, built, monkeypatch) -> None:
+    shutil.copy(built._name, gpu)
+    monkeypatch.setattr(extension, "VERSION", extension.VERSION + 1)
+    assert "of version 1, not 2" in str(extension.available("cuda"))
+
+
+def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, built) -> None:
+    shutil.copy(built._name, gpu)
+    assert extension.available("cuda") is None
+    assert extension.library("cuda") is extension.library("cuda")
+
+
+def test_a_driver_older_than_the_library_is_an_error_with_its_cure() -> None:
+    found = extension.failure(35, "CUDA driver version is insufficient for CUDA runtime version")
+    assert isinstance(found, NotReadyError)
+    assert "driver is older than the CUDA that built" in str(found)
+    assert found.hint == "llama train --attention sdpa"
+
+
+def test_python_and_c_agree_on_the_size_of_a_problem() -> None:
+    pointers, floats, sizes = 8 * (8 + 3 * 8), 2 * 8, 6 * 4
+    assert ctypes.sizeof(extension.Problem) == pointers + floats + sizes
