@@ -137,7 +137,7 @@ def stream_options(
             from llama_cli.stream.run import Run, Settings  # zstandard and orjson, only to run
 
             ctx = click.get_current_context()
-            inputs = _inputs(ctx, options.pop("files")) if files else ()
+            inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
             config = {name: _plain(value) for name, value in sorted(options.items())}
             names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
             stream = {name: options.pop(name) for name in names if name in options}
@@ -153,7 +153,8 @@ def stream_options(
     return decorate
 
 
-def _inputs(ctx: click.Context, files: tuple[str, ...]) -> tuple[str, ...]:
+def inputs_or_stdin(ctx: click.Context, files: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the FILEs, or stdin; at a terminal without any, show the help and end with 2."""
     if not files and sys.stdin.isatty():
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)

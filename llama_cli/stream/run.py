@@ -139,6 +139,13 @@ class Run:
                 self.counts.read += 1
                 yield result
 
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass on records that come from elsewhere than the inputs; count and show them."""
+        for item in items:
+            self.counts.read += 1
+            self._progress.tick(self._state)
+            yield item
+
     def _chunks(self) -> Iterator[Chunk]:
         for where in self.inputs:
             yield from read_chunks(where)
