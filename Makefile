@@ -32,5 +32,10 @@ docs: install
 bench: install
 	$(BIN)/python tests/bench/run.py
 
+gpu: install
+	$(BIN)/python -m cuda_ext.build
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
+	$(BIN)/python -m tests.gpu.time_attention
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -2,8 +2,9 @@
 
 LLaMA, section 2.4, uses an attention that never stores the score matrix and never
 computes the half that the mask hides. `reference` is the definition that every backend is
-tested against; `sdpa` is PyTorch's own fused one, the choice on a CPU; `xformers` is the
-baseline of the paper's days, on a GPU, if it is installed.
+tested against; `sdpa` is PyTorch's own fused one, the choice of `auto`; `cuda` is ours
+(cuda_ext), on a GPU, if it was built; `xformers` is the baseline of the paper's days, on a
+GPU, if it is installed.
 Legend: B batch, H heads, L queries, T keys (L, and those before them), D head width.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from llama_cli.errors import NotReadyError
+from llama_cli.kernels import extension
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -65,7 +67,12 @@ def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # pragma: no cover (gp
     return out.transpose(1, 2)
 
 
-ATTEND: dict[str, Attend] = {"sdpa": sdpa, "xformers": xformers, "reference": reference}
+ATTEND: dict[str, Attend] = {
+    "cuda": extension.causal_attention,
+    "sdpa": sdpa,
+    "xformers": xformers,
+    "reference": reference,
+}
 
 
 def backend(device: str, dtype: torch.dtype, asked: str | None = None) -> str:
@@ -90,7 +97,8 @@ def backend(device: str, dtype: torch.dtype, asked: str | None = None) -> str:
 def _missing(name: str, device: str, dtype: torch.dtype) -> tuple[str, str] | None:
     """Say why `name` cannot run, and the cure."""
     if name == "cuda":
-        return "is not built", "llama train --attention sdpa"
+        reason = extension.available(device)
+        return (reason, extension.INSTEAD) if reason else None
     if name == "xformers" and importlib.util.find_spec("xformers") is None:
         return "is not installed", "pip install 'llama[xformers]'"
     if name == "xformers" and device != "cuda":

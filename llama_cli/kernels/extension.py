@@ -58,6 +58,8 @@ def available(device: torch.device | str) -> str | None:
     'runs on an NVIDIA GPU, not on a cpu'
     """
     device = torch.device(device)
+    if device.type in libraries:
+        return None
     if device.type != "cuda":
         return f"runs on an NVIDIA GPU, not on a {device.type}"
     if not LIBRARY.exists():
@@ -142,7 +144,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v."""
     check(q, k, v)
-    assert out.shape == grad_out.shape == q.shape and lse.shape == q.shape[:3]
+    assert out.shape == grad_out.shape == q.shape
+    assert lse.shape == q.shape[:3]
     if not movable(grad_out):  # what follows us decides how it lies: out.sum() gives stride 0
         grad_out = grad_out.contiguous()
     grads = (empty(q), empty(q), empty(q))

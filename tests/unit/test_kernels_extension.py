@@ -14,11 +14,21 @@ from torch import Tensor
 
 from cuda_ext import SOURCE
 from llama_cli.errors import LlamaError, NotReadyError
-from llama_cli.kernels import extension
-from tests.emulated import compile_emulated, counts, schedule
+from llama_cli.kernels import attention, extension
+from tests.kernels import (
+    check_errors,
+    compile_emulated,
+    counts,
+    definition,
+    error,
+    inputs,
+    masked_scores,
+    results,
+    same_bits,
+    schedule,
+)
 
 BOTH = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-EXACT = 1e-5  # fp32 rounding, for where plain attention makes no error at all: length 1
 SIZES = pytest.mark.parametrize("size", extension.HEAD_SIZES)
 
 
@@ -36,51 +46,19 @@ def emulated(
     return built
 
 
-def inputs(length: int, size: int, dtype: torch.dtype, *, heads: int = 2) -> list[Tensor]:
-    """Make q, k, v and the gradient of out, as a model lays them out."""
-    generator = torch.Generator().manual_seed(length * size)
-    shape = (2, length, heads, size)
-    return [torch.randn(shape, generator=generator).to(dtype).transpose(1, 2) for _ in range(4)]
-
-
-def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention step by step, each step in the dtype of its inputs."""
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-    return scores.masked_fill(later, -math.inf).softmax(-1) @ v
-
-
-def results(attention, q, k, v, grad_out) -> list[Tensor]:
-    """Return out and the gradients of q, k and v."""
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-    out = attention(*leaves)
-    out.backward(grad_out)
-    return [out.detach(), *(x.grad for x in leaves)]
-
-
-def error(found: Tensor, true: Tensor) -> float:
-    return (found.double() - true).norm().item()
-
-
 @BOTH
 @SIZES
 @pytest.mark.parametrize("length", [1, 64, 77, 192])
 def test_errors_are_at_most_twice_those_of_plain_attention_in_the_same_dtype(
     emulated, length: int, size: int, dtype: torch.dtype
 ) -> None:
-    given = inputs(length, size, dtype)
-    true = results(definition, *(x.double() for x in given))
-    plain = results(definition, *given)
-    ours = results(extension.causal_attention, *given)
-    for name, x, y, z in zip(("out", "q", "k", "v"), ours, plain, true, strict=True):
-        assert error(x, z) <= 2 * error(y, z) + EXACT, name
+    check_errors(inputs(length, size, dtype))
 
 
 @SIZES
 def test_the_log_sum_exp_is_right_to_fp32(emulated, size: int) -> None:
     q, k, v, _ = inputs(65, size, torch.bfloat16)
-    scores = q.double() @ k.double().mT / math.sqrt(size)
-    true = scores.masked_fill(torch.ones(65, 65).triu(1) > 0, -math.inf).logsumexp(-1)
+    true = masked_scores(q.double(), k.double()).logsumexp(-1)
     assert (extension.forward(q, k, v)[1] - true).abs().max() < 2e-6
 
 
@@ -88,8 +66,8 @@ def test_large_scores_neither_overflow_nor_vanish(emulated) -> None:
     q, k, v, grad_out = inputs(65, 64, torch.bfloat16)
     ours = results(extension.causal_attention, q * 64, k * 64, v, grad_out)
     true = results(definition, *(x.double() for x in (q * 64, k * 64, v, grad_out)))
-    assert all(x.isfinite().all() for x in ours)
-    assert error(ours[0], true[0]) <= 2**-8 * true[0].norm()
+    assert all(x.isfinite().all() for x in ours.values())
+    assert error(ours["out"], true["out"]) <= 2**-8 * true["out"].norm()
 
 
 @SIZES
@@ -103,7 +81,7 @@ def test_no_order_of_warps_or_copies_changes_a_bit(
     expected = results(extension.causal_attention, *given)
     schedule(emulated, late=late, last_warp_first=last_warp_first)
     again = results(extension.causal_attention, *given)
-    assert all(map(torch.equal, again, expected))
+    assert same_bits(again, expected)
 
 
 @SIZES
@@ -144,7 +122,7 @@ def test_nothing_is_read_beyond_the_sequence(emulated, length: int) -> None:
         big[:, :, :length] = x
     within = [big[:, :, :length] for big in padded]
     expected = results(extension.causal_attention, *given)
-    assert all(map(torch.equal, results(extension.causal_attention, *within), expected))
+    assert same_bits(results(extension.causal_attention, *within), expected)
 
 
 def test_nothing_is_written_beyond_the_sequence(emulated) -> None:
@@ -169,6 +147,18 @@ def test_a_gradient_without_rows_of_its_own_is_taken(emulated) -> None:
     out.sum().backward()  # its gradient is a one, expanded
     weights = definition(q.double(), k.double(), torch.eye(3).double().expand(2, 2, 3, 3))
     assert torch.allclose(v.grad[..., 0].double(), weights.sum(-2), atol=0.02)
+
+
+def test_the_backend_named_cuda_is_this_kernel(emulated) -> None:
+    q, k, v, _ = inputs(3, 64, torch.bfloat16)
+    ours = attention.causal_attention(q, k, v, asked="cuda")
+    assert torch.equal(ours, extension.causal_attention(q, k, v))
+    assert counts(emulated)[0] > 0
+
+
+def test_auto_is_not_this_kernel(emulated) -> None:
+    attention.causal_attention(*inputs(3, 64, torch.bfloat16)[:3])
+    assert counts(emulated)[0] == 0
 
 
 def test_the_operator_keeps_what_torch_asks_of_one(emulated) -> None:
@@ -235,7 +225,7 @@ def compare_with_definition(library: extension.Library) -> None:
         schedule(library, last_warp_first=last)
         test_nothing_is_read_beyond_the_sequence(library, 65)
         ours = results(extension.causal_attention, *given)
-        assert all(error(x, y) <= 2**-7 * y.norm() for x, y in zip(ours, true, strict=True))
+        assert all(error(ours[name], x) <= 2**-7 * x.norm() for name, x in true.items())
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,0 +1,98 @@
+"""What tests of the attention kernels share, on a CPU and on a GPU.
+
+The definition to compare with, and the kernels compiled by g++ to run lane by lane on a CPU
+(cuda_ext/emulate.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_ext import SOURCE
+from llama_cli.kernels import extension
+
+EXACT = 1e-5  # fp32 rounding, for where plain attention makes no error at all: length 1
+
+GXX = shutil.which("g++")
+COMMAND = (
+    *("-march=native", "-std=c++17", "-shared", "-fPIC"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-x", "c++"),
+)
+
+
+def inputs(length: int, size: int, dtype: torch.dtype, *, seed: int = 0) -> list[Tensor]:
+    """Make q, k, v and the gradient of out, (2, 2, length, size), laid out as a model does."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, length, 2, size)
+    return [torch.randn(shape, generator=generator).to(dtype).transpose(1, 2) for _ in range(4)]
+
+
+def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention step by step, each step in the dtype of its inputs."""
+    return masked_scores(q, k).softmax(-1) @ v
+
+
+def masked_scores(q: Tensor, k: Tensor) -> Tensor:
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(later, -math.inf)
+
+
+def results(
+    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor
+) -> dict[str, Tensor]:
+    """Return out and the gradients of q, k and v."""
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = attend(*leaves)
+    return dict(zip("qkv", torch.autograd.grad(out, leaves, grad_out), strict=True), out=out)
+
+
+def error(found: Tensor, true: Tensor) -> float:
+    return (found.detach().double() - true.detach()).norm().item()
+
+
+def check_errors(given: list[Tensor]) -> None:
+    """Assert that errors are at most twice those of plain attention in the same dtype."""
+    true = results(definition, *(x.double() for x in given))
+    plain = results(definition, *given)
+    ours = results(extension.causal_attention, *given)
+    for name, x in true.items():
+        assert error(ours[name], x) <= 2 * error(plain[name], x) + EXACT, name
+
+
+def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return all(torch.equal(x, others[name]) for name, x in some.items())
+
+
+def compile_emulated(
+    folder: Path, source: Path = SOURCE, optimize: str = "-O2"
+) -> extension.Library:
+    """Build `source` into `folder` and open it."""
+    if GXX is None:
+        pytest.skip("no g++ to compile the kernels for a CPU with")
+    target = folder / "emulated.so"
+    subprocess.run([GXX, optimize, *COMMAND, str(source), "-o", str(target)], check=True)
+    return extension.load(target)
+
+
+def schedule(
+    library: extension.Library, *, late: bool = True, last_warp_first: bool = False
+) -> None:
+    """Choose when copies land and which warp runs first, and count from zero."""
+    library.emulate(late, last_warp_first)
+
+
+def counts(library: extension.Library) -> tuple[int, ...]:
+    """Return products (mma), loads (ldmatrix) and bank conflicts since `schedule`."""
+    found = (ctypes.c_int64 * 3)()
+    library.emulated(found)
+    return tuple(found)
