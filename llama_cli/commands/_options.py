@@ -123,12 +123,17 @@ def _toml(value: Any) -> str:
 
 
 def stream_options(
-    *, files: bool = True, seed: bool = False, workers: bool = True
+    *,
+    files: bool = True,
+    seed: bool = False,
+    workers: bool = True,
+    max_rejects: int | None = None,
 ) -> Callable[[F], F]:
     """Add the options of a streaming command, and pass it `run`, opened and ended for it.
 
     `files=False` is for a command whose arguments are not streams of records, `workers=False`
     for one that runs a model: it has one process and drops no record, so no -j and --rejects.
+    `max_rejects` is how many malformed lines are allowed by default; None is any number.
     """
 
     def decorate(function: F) -> F:
@@ -146,7 +151,7 @@ def stream_options(
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)
 
-        for option in reversed(_stream_parameters(files, seed, workers)):
+        for option in reversed(_stream_parameters(files, seed, workers, max_rejects)):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[return-value]
 
@@ -165,7 +170,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _stream_parameters(files: bool, seed: bool, workers: bool) -> list[Callable[[Any], Any]]:
+def _stream_parameters(
+    files: bool, seed: bool, workers: bool, max_rejects: int | None
+) -> list[Callable[[Any], Any]]:
     return [
         *([click.argument("files", nargs=-1, metavar="[FILE]...")] if files else []),
         click.option(
@@ -177,6 +184,8 @@ def _stream_parameters(files: bool, seed: bool, workers: bool) -> list[Callable[
         click.option(
             "--max-rejects",
             type=click.IntRange(0),
+            default=max_rejects,
+            show_default=max_rejects is not None,
             metavar="N",
             help="End with 3 past N malformed lines.",
         ),
