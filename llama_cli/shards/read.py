@@ -137,7 +137,7 @@ class _File:
         self.codes: Array = np.frombuffer(paths["sources"].read_bytes(), "u1")
         # an empty file cannot be mapped
         self._tokens: Array = (
-            np.memmap(paths["bin"], dtype, "r") if shard.tokens else np.zeros(0, dtype)
+            np.asarray(np.memmap(paths["bin"], dtype, "r")) if shard.tokens else np.zeros(0, dtype)
         )
 
     def __getitem__(self, row: int) -> Array:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import orjson
@@ -34,7 +34,19 @@ from llama_cli.shards.formats import (
     token_dtype,
 )
 
+FILES = {".jsonl", ".json", ".zst", ".gz"}  # suffixes of a stream of records
 MAX_BYTES = 2_000_000_000  # of one .bin; ours: fits a signed 32-bit offset of any reader
+
+
+def means_shards(output: Path | None) -> TypeGuard[Path]:
+    """Tell whether `-o` asks for a directory of shards rather than a stream of records.
+
+    >>> means_shards(Path("mixed")), means_shards(Path("a.jsonl.zst")), means_shards(None)
+    (True, False, False)
+    """
+    if output is None or output.suffix in FILES:
+        return False
+    return output.is_dir() or not output.exists() or output.is_file()
 
 
 def check_target(directory: Path) -> None:
