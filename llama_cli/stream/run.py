@@ -30,7 +30,7 @@ from llama_cli.engines import local
 from llama_cli.errors import TooManyRejects
 from llama_cli.records import Rejected
 from llama_cli.stream.progress import Progress
-from llama_cli.stream.reader import Chunk, read_chunks, shown
+from llama_cli.stream.reader import CHUNK, Chunk, read_chunks, shown
 from llama_cli.stream.writer import Output, open_output
 
 T = TypeVar("T")
@@ -147,8 +147,9 @@ class Run:
             yield item
 
     def _chunks(self) -> Iterator[Chunk]:
+        size = 1 if self.settings.line_buffered else CHUNK  # whatever has come, or a full chunk
         for where in self.inputs:
-            yield from read_chunks(where)
+            yield from read_chunks(where, size)
 
     def _good(self, batches: Iterable[list[R | _Malformed]]) -> Iterator[R]:
         for batch in batches:

@@ -128,7 +128,7 @@ def test_records_are_flushed_one_by_one_when_asked(tmp_path: Path) -> None:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    block = "".join(good(number) + "\n" for number in range(12_000)).encode()
+    block = "".join(good(number) + "\n" for number in range(300)).encode()
     process.stdin.write(block)
     process.stdin.flush()
     assert process.stdout.readline().startswith(b'{"id":"0"')
