@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import sentencepiece
+import torch
 
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
@@ -42,6 +43,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 def tiny_model(seed: int = 0) -> Transformer:
     """Draw random weights, ten times as large as training starts with, so that tokens differ."""
+    torch.set_num_threads(1)  # on a model this small, two threads wait for each other
     tokenizer = tiny_tokenizer()
     model = Transformer(CONFIG.with_data(vocab_size=tokenizer.vocab_size, context=CONFIG.context))
     init_weights(model, seed)

@@ -105,6 +105,10 @@ class Engine:
                 yield text[sent:settled]
                 sent = settled
 
+    def fits(self, prompt: Prompt) -> bool:
+        """Say whether the context has room for a token after the prompt."""
+        return len(self.tokenizer.encode(prompt.prompt)) < self.context
+
     def _row(self, prompt: Prompt, settings: Settings) -> _Row:
         ids = self.tokenizer.encode(prompt.prompt)
         end = min(self.context, len(ids) + settings.max_tokens)

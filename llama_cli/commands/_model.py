@@ -1,0 +1,98 @@
+"""The options of commands that run a model, and the engine they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from llama_cli.errors import LlamaError, NotReadyError, UsageError
+
+if TYPE_CHECKING:
+    from llama_cli.inference.engine import Engine
+    from llama_cli.stream.run import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUNS = Path("runs")
+TRAIN = "llama train --size 3m --run runs/first"
+
+
+def model_options(function: F) -> F:
+    """Add --model, --device and --batch."""
+    for option in (
+        click.option(
+            "--batch",
+            type=click.IntRange(1),
+            default=16,
+            show_default=True,
+            help="Rows that go through the model together. The results do not depend on it.",
+        ),
+        click.option(
+            "--device", metavar="NAME", help="cpu, cuda or cuda:N.  [default: cuda if any]"
+        ),
+        click.option(
+            "--model",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="A checkpoint, or a run that has one.  [default: the newest under ./runs]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def open_engine(run: Run, model: Path | None, device: str | None) -> Engine:
+    """Load the model and its tokenizer; say on stderr which, where it was not asked for by name.
+
+    Raises:
+        NotReadyError: there is no such model, or no such device.
+        LlamaError: the tokenizer beside the model is another's.
+    """
+    from llama_cli.inference.engine import Engine
+    from llama_cli.model.weights import TOKENIZER, find_checkpoint, load_model
+    from llama_cli.tokenizer.bpe import Tokenizer
+
+    directory = find_checkpoint(model) if model else newest_checkpoint(RUNS)
+    if model is None or run.verbose:
+        run.say(f"the model is {directory}")
+    run.note(model=str(directory))
+    tokenizer = Tokenizer.load(directory / TOKENIZER)
+    try:
+        return Engine(load_model(directory, device=_device(run, device)), tokenizer)
+    except ValueError as error:
+        raise LlamaError(f"{directory}: {error}") from None
+
+
+def newest_checkpoint(runs: Path) -> Path:
+    """Find the whole checkpoint under `runs` that was written last.
+
+    Raises:
+        NotReadyError: there is none.
+    """
+    from llama_cli.model.weights import PARAMS, is_whole
+
+    found = sorted(runs.rglob(PARAMS), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in found:
+        hidden = any(part.startswith(".") for part in path.parent.parts)  # still being written
+        if not hidden and is_whole(path.parent):
+            return path.parent
+    raise NotReadyError(f"no model under ./{runs}; name one with --model", hint=TRAIN)
+
+
+def _device(run: Run, name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise UsageError(f"no device '{name}'; there are cpu, cuda and cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise NotReadyError(
+            "no CUDA device here", hint=f"llama {run.settings.command} --device cpu"
+        )
+    return name
