@@ -20,7 +20,7 @@ from torch import Tensor
 from cuda_ext import SOURCE
 from llama_cli.kernels import extension
 
-EXACT = 1e-5  # fp32 rounding, for where plain attention makes no error at all: length 1
+EXACT = 5e-6  # an element's fp32 rounding, where plain attention makes no error: length 1
 
 GXX = shutil.which("g++")
 COMMAND = (
@@ -29,10 +29,12 @@ COMMAND = (
 )
 
 
-def inputs(length: int, size: int, dtype: torch.dtype, *, seed: int = 0) -> list[Tensor]:
-    """Make q, k, v and the gradient of out, (2, 2, length, size), laid out as a model does."""
+def inputs(
+    length: int, size: int, dtype: torch.dtype, *, heads: int = 2, seed: int = 0
+) -> list[Tensor]:
+    """Make q, k, v and the gradient of out, (2, heads, length, size), laid out as a model does."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (2, length, 2, size)
+    shape = (2, length, heads, size)
     return [torch.randn(shape, generator=generator).to(dtype).transpose(1, 2) for _ in range(4)]
 
 
@@ -66,7 +68,7 @@ def check_errors(given: list[Tensor]) -> None:
     plain = results(definition, *given)
     ours = results(extension.causal_attention, *given)
     for name, x in true.items():
-        assert error(ours[name], x) <= 2 * error(plain[name], x) + EXACT, name
+        assert error(ours[name], x) <= 2 * error(plain[name], x) + EXACT * x.numel() ** 0.5, name
 
 
 def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
