@@ -1,9 +1,10 @@
 """Energy and carbon of a run of ours, from its training log.
 
 The log's first line describes the run, `{"run": {"device", "processes", "threads", ...}}`; each
-step has its `seconds` and the `tokens` seen so far. Hours of the devices times their power is
-an upper bound, as the paper's is: thermal design power is rarely drawn throughout. What had to
-be assumed is said in `assumed`.
+step has its `seconds` and the `tokens` seen so far. A step that was lost when a run stopped and
+done again is in the log once, and counted once. Hours of the devices times their power is an
+upper bound, as the paper's is: thermal design power is rarely drawn throughout. What had to be
+assumed is said in `assumed`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ GPU_WATTS = (
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """What a training log says of the work done, restarts and repeated steps included."""
+    """What a training log says of the work done."""
 
     device: str
     processes: int
@@ -150,15 +151,14 @@ def read_log(path: Path) -> RunLog:
         raise NotReadyError(f"no training log at {where}", hint=f"llama train --run {path}")
     about: Json | None = None
     steps, seconds, tokens = 0, 0.0, 0
-    for number, line in _lines(where):
+    for number, row in _rows(where):
         try:
-            row = _row(line)
-            about = row.get("run", about)
+            about = _about(row) if "run" in row else about
             if "seconds" in row:
                 steps, seconds = steps + 1, seconds + float(row["seconds"])
                 tokens = max(tokens, int(row["tokens"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(str(where), number, f"not a line of a training log: {error}") from None
+            raise _not_a_log(where, number, f"{type(error).__name__}: {error}") from None
     if about is None or not tokens:
         raise LlamaError(f"{where}: no training step yet")
     return RunLog(
@@ -171,16 +171,29 @@ def read_log(path: Path) -> RunLog:
     )
 
 
-def _lines(where: Path) -> Iterator[tuple[int, bytes]]:
-    return ((number, line) for _, number, line in read_lines([str(where)]))
+def _rows(where: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of the log, up to a last line that is still being written."""
+    broken: DataError | None = None
+    for _, number, line in read_lines([str(where)]):
+        if broken:
+            raise broken
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            broken = _not_a_log(where, number, str(error))
+            continue
+        if not isinstance(row, dict):
+            raise _not_a_log(where, number, "a JSON object is wanted")
+        yield number, row
 
 
-def _row(line: bytes) -> dict[str, Any]:
-    row = orjson.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"a JSON object is wanted, not {type(row).__name__}")
-    if "run" in row:
-        missing = {"device", "processes", "threads"} - row["run"].keys()
-        if missing:
-            raise ValueError(f"the run lacks {', '.join(sorted(missing))}")
-    return row
+def _about(row: Json) -> Json:
+    about: Json = row["run"]
+    missing = {"device", "processes", "threads"} - about.keys()
+    if missing:
+        raise ValueError(f"the run lacks {', '.join(sorted(missing))}")
+    return about
+
+
+def _not_a_log(where: Path, number: int, found: str) -> DataError:
+    return DataError(str(where), number, f"not a line of a training log ({found})")

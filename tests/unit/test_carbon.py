@@ -136,9 +136,14 @@ def test_an_unknown_device_asks_for_its_power():
     assert error.value.hint == "llama carbon --power WATTS"
 
 
-def test_steps_done_twice_cost_twice_and_their_tokens_count_once(tmp_path):
-    log = read_log(log_of(tmp_path, RUN + HOUR + RUN + HOUR))
-    assert (log.steps, log.seconds, log.tokens) == (2, 7200.0, 1000)
+def test_the_seconds_of_all_steps_add_up_and_the_last_tokens_stand(tmp_path):
+    later = '{"step": 2, "loss": 8.0, "tokens": 2000, "seconds": 1800}\n'
+    log = read_log(log_of(tmp_path, RUN + HOUR + later))
+    assert (log.steps, log.seconds, log.tokens) == (2, 5400.0, 2000)
+
+
+def test_a_last_line_that_is_still_being_written_is_left_out(tmp_path):
+    assert read_log(log_of(tmp_path, RUN + HOUR + '{"step": 2, "lo')).steps == 1
 
 
 def test_lines_without_seconds_are_no_steps(tmp_path):
@@ -149,7 +154,7 @@ def test_lines_without_seconds_are_no_steps(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{oops\n", 1),
+        ("{oops\n" + RUN, 1),
         ('{"run": {"device": "cpu"}}\n', 1),
         (RUN + '{"seconds": 1}\n', 2),
         (RUN + "[1]\n", 2),
