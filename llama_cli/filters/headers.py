@@ -2,8 +2,8 @@
 
 Only paragraphs of comments that a file begins with are looked at, and only those with the
 words of licences are removed: a shebang, an encoding line, `#include`, a Markdown title and
-what a header says about the file itself stay. `#` starts a comment only in languages where
-it does, so that the language has to be known for it.
+what a header says about the file itself stay; so do docstrings, which are text. `#` starts
+a comment only in languages where it does, so that the language has to be known for it.
 """
 
 from __future__ import annotations
@@ -47,12 +47,11 @@ ANYWHERE = ("//", ("/*", "*/"))  # comments in whatever language is not known
 PREAMBLE = re.compile(r"#!|[#/;\"%-]*\s*-\*-|#.*coding[:=]|<\?|<!doctype", re.IGNORECASE)
 DECORATION = " \t*/#;%!\"'|+=~_-"
 BLOCK_ENDS = re.compile(r"^\s*(?:<!--|\(\*|\{-|--\[\[|#\|)|(?:-->|\*\)|-\}|\]\]|\|#)\s*$")
-QUICK = re.compile(
-    r"copyright|licen[sc]e|spdx|©|rights reserved|warrant|redistribut", re.IGNORECASE
-)
+WORDS = ("copyright", "licen", "spdx-", "©", "rights reserved", "warrant", "redistribut")
 LEGAL = re.compile(
     r"""copyright[ ](?:\(c\)|©|\d{4}|by|notice|holder|owner|the)|©|\(c\)[ ]\d{4}|[@\\]copyright
     |copyright:|all[ ]rights[ ]reserved|spdx-|[@\\]licen[sc]e|^licen[sc]e\b
+    |^(?:[\w.-]+[ ]){1,4}licen[sc]e$|^(?:begin|end)[ ]licen[sc]e
     |licen[sc]ed?[ ](?:under|to[ ]|at|agreement|terms|file|as)
     |(?:under|see|in|of|with|by)[ ](?:the|a|an)[ ](?:\S+[ ]){0,5}licen[sc]e
     |permission[ ](?:is[ ]hereby[ ]granted|to[ ]use)|permission[ ]notice
@@ -63,14 +62,15 @@ LEGAL = re.compile(
     |endorse[ ]or[ ]promote|limitation[ ]of[ ]liability|governed[ ]by|distributed[ ]under
     |this[ ]file[ ]is[ ](?:a[ ])?part[ ]of|www\.apache\.org/licenses|www\.gnu\.org/licenses
     |opensource\.org/licenses""",
-    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
 def remove_header(document: Document) -> Document:
     """Remove the licence paragraphs from the comments that a file begins with."""
     text = document.text
-    if not QUICK.search(text, 0, HEAD):
+    head = text[:HEAD].lower()
+    if not any(word in head for word in WORDS):
         return document
     bare = without_header(text, document.metadata.get("language"))
     return document if bare == text else replace(document, text=bare)
@@ -97,8 +97,8 @@ def without_header(text: str, language: str | None = None) -> str:
         rest = _without_legal(comment)
         kept += rest
         at = end
-        if len(rest) < len(comment) and not rest and (not kept or not kept[-1].strip()):
-            at += at < len(lines) and not lines[at].strip()  # one blank line, not two
+        while not rest and at < len(lines) and not lines[at].strip() and not any(kept[-1:]):
+            at += 1  # the blank lines after a header that is gone
     return "\n".join([*kept, *lines[at:]]) if kept or at else text
 
 
@@ -145,9 +145,9 @@ def _without_legal(comment: list[str]) -> list[str]:
     if rest == paragraphs:
         return comment
     body = [line for lines in rest for line in lines]
-    if not any(_bare(line) for line in body):
-        return []
-    return _with_marks(comment, body)
+    while body and not _bare(body[-1]):
+        body.pop()
+    return _with_marks(comment, body) if body else []
 
 
 def _paragraphs(comment: list[str]) -> Iterator[list[str]]:
@@ -164,10 +164,10 @@ def _paragraphs(comment: list[str]) -> Iterator[list[str]]:
 def _before_legal(paragraph: list[str]) -> list[str]:
     """Keep the lines of a paragraph before the first legal one; all, if none is."""
     bare = [_bare(line) for line in paragraph]
-    if not LEGAL.search(" ".join(bare)):
-        return paragraph
-    legal = (number for number, line in enumerate(bare) if LEGAL.search(line))
-    return paragraph[: next(legal, 0)]
+    for number, line in enumerate(bare):
+        if LEGAL.search(line):
+            return paragraph[:number]
+    return [] if LEGAL.search(" ".join(bare)) else paragraph  # words that a line end parts
 
 
 def _bare(line: str) -> str:

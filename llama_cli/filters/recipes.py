@@ -15,6 +15,7 @@ first: it needs no other document, and pages that are dropped then take no memor
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,6 +56,7 @@ class Recipe:
     after: tuple[Step, ...] = ()
 
 
+@functools.cache
 def recipe(source: str, settings: Settings) -> Recipe:
     """Choose what happens to the documents of a source."""
     if source == "common_crawl":

@@ -1,8 +1,8 @@
 """Source trees: a directory, or a tar or zip archive of one (LLaMA, section 2.1, "Github").
 
 One document a file, with its licence; only Apache, BSD and MIT are kept by default, as in
-the paper. A file's licence is what its own SPDX-License-Identifier says, else that of the
-installed package whose RECORD lists it, else the nearest licence file's above it.
+the paper. A file's licence is what its own header says, else that of the installed
+package whose RECORD lists it, else the nearest licence file's above it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(item: Item, limits: Limits) -> Document | Rejected:
         return item.drop("github", "read", "unreadable", error=error.strerror)
     except NotText as error:
         return item.drop("github", "decode", str(error))
-    licence = licences.own_identifier(text) or item.metadata["licence"]
+    licence = licences.own_licence(text) or item.metadata["licence"]
     document = Document(item.id, text, "github", {**item.metadata, "licence": licence})
     if limits.licences is None or licences.allowed(licence, limits.licences):
         return document

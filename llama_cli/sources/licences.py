@@ -73,10 +73,19 @@ _TEXTS = tuple((name, re.compile(phrase)) for name, phrase in TEXTS)
 _BSD = ("BSD-4-Clause", "BSD-3-Clause", "BSD-2-Clause")  # each has the phrases of the next
 
 FILE_NAME = re.compile(r"(?i)(?:un)?licen[sc]es?(?:[-._ ].*)?|copying(?:[-._ ].*)?")
-TEXT_SUFFIX = re.compile(r"(?i).*\.(?:txt|md|rst|markdown)|[^.]*|.*[-.](?:mit|apache|bsd)\w*")
+TEXT_SUFFIX = re.compile(
+    r"(?i).*\.(?:txt|md|rst|markdown)|[^.]*|.*[-.](?:apache|bsd|isc|lesser|l?gpl|mit|mpl|psf)\w*"
+)
 HEADER = re.compile(
     r"^[ \t]*(?:#|//|/?\*+|--|;+|%+|<!--|\.\.|!|\"|')[ \t]*SPDX-License-Identifier:[ \t]*([^\n]+)",
     re.MULTILINE,
+)
+NOTICES = (  # as their licences tell to write them, in the words that follow `_flat`
+    ("GPL", "modify it under the terms of the gnu general public license"),
+    ("LGPL", "modify it under the terms of the gnu lesser general public license"),
+    ("LGPL", "modify it under the terms of the gnu library general public license"),
+    ("AGPL", "modify it under the terms of the gnu affero general public license"),
+    ("MPL-2.0", "subject to the terms of the mozilla public license"),
 )
 HEAD = 4096  # characters of a file in which its own identifier is looked for; ours
 
@@ -121,13 +130,20 @@ def join(names: Iterable[str]) -> str:
     return " AND ".join(sorted(set(names))) or UNKNOWN
 
 
-def own_identifier(text: str) -> str | None:
-    """Find the SPDX-License-Identifier in the comments that a file begins with."""
+def own_licence(text: str) -> str | None:
+    """Find what a file says of itself: an SPDX-License-Identifier, or a copyleft notice.
+
+    Packages under MIT carry files under the LGPL, and only the files say so.
+    """
     head = text[:HEAD]
-    if "SPDX-" not in head or not (found := HEADER.search(head)):
-        return None
-    expression = found[1].strip().removesuffix("*/").removesuffix("-->").strip()
-    return expression if is_expression(expression) else None
+    if "SPDX-" in head and (found := HEADER.search(head)):
+        expression = found[1].strip().removesuffix("*/").removesuffix("-->").strip()
+        if is_expression(expression):
+            return expression
+    if "Public" in head:
+        flat = _flat(head)
+        return next((name for name, phrase in NOTICES if phrase in flat), None)
+    return None
 
 
 def is_expression(expression: str) -> bool:
