@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,6 @@ def sh(
 
     Without `stdin` the script's input is /dev/null.
     """
-    kept = {k: v for k, v in os.environ.items() if k.startswith(("COVERAGE", "COV_"))}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'llama() {{ {LLAMA} "$@"; }}; {script}'],
         cwd=cwd,
@@ -29,10 +30,42 @@ def sh(
             "PYTHONPATH": str(ROOT),
             "PATH": "/usr/bin:/bin",
             "LC_ALL": "C.UTF-8",
-            **kept,
+            **_coverage(),
             **(env or {}),
         },
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         check=False,
     )
+
+
+def on_terminal(command: str, cwd: Path, *, keys: bytes = b"") -> tuple[int, str]:
+    """Run with a terminal for all three standard streams."""
+    main, side = pty.openpty()
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "TERM": "xterm", **_coverage()}
+    process = subprocess.Popen(
+        ["bash", "-c", command.replace("llama ", f"{LLAMA} ")],
+        cwd=cwd,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env=env,
+        start_new_session=True,
+    )
+    os.close(side)
+    os.write(main, keys)
+    shown = b""
+    while select.select([main], [], [], 30)[0]:
+        try:
+            data = os.read(main, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    os.close(main)
+    return process.wait(30), shown.decode()
+
+
+def _coverage() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith(("COVERAGE", "COV_"))}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import time
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell import LLAMA, ROOT, sh
+from tests.shell import LLAMA, ROOT, on_terminal, sh
 
 PACKS = {"plain": "cat", "gzip": "gzip -c", "bz2": "bzip2 -c", "xz": "xz -c"}
 STREAMING = ["filter", "tokenize", "mix"]
@@ -68,34 +66,6 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 # 2, 7, 20, 28: terminals
-
-
-def on_terminal(command: str, cwd: Path, *, keys: bytes = b"") -> tuple[int, str]:
-    """Run with a terminal for all three standard streams."""
-    main, side = pty.openpty()
-    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "TERM": "xterm"}
-    process = subprocess.Popen(
-        ["bash", "-c", command.replace("llama ", f"{LLAMA} ")],
-        cwd=cwd,
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        env=env,
-        start_new_session=True,
-    )
-    os.close(side)
-    os.write(main, keys)
-    shown = b""
-    while select.select([main], [], [], 30)[0]:
-        try:
-            data = os.read(main, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
-    os.close(main)
-    return process.wait(30), shown.decode()
 
 
 @pytest.mark.parametrize("name", STREAMING)
