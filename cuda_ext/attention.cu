@@ -18,12 +18,13 @@
 #endif
 #include <cmath>
 
-#include "tile.h"
+#include "tile.h"  // these four build on each other, in this order
 
 #include "softmax.h"
 
-#include "backward.h"
 #include "forward.h"
+
+#include "backward.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 

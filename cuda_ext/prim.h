@@ -110,7 +110,8 @@ struct Fp16 {
   }
   DEVICE static float2 unpack(uint32_t word) {
     float2 pair;
-    asm("{ .reg .f16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+    asm("{ .reg .f16 low, high; mov.b32 {low, high}, %2;"
+        " cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
         : "=f"(pair.x), "=f"(pair.y)
         : "r"(word));
     return pair;

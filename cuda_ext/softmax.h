@@ -50,7 +50,8 @@ struct Softmax {
     for (int half = 0; half < 2; half++) {
       float before = largest[half], now = before;
 #pragma unroll
-      for (int n = 0; n < ROWS / 8; n++) now = fmaxf(now, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+      for (int n = 0; n < ROWS / 8; n++)
+        now = fmaxf(now, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       now = row_max(now);
       float shrink = fast_exp2((before - now) * scale_log2), added = 0;
 #pragma unroll

@@ -103,9 +103,11 @@ DEVICE void multiply_add(Sum<D>& c, const Scores& p, const Element* tile) {
   }
 }
 
-// Write factor[e / 2] c to this block's tile of `to`, leaving out rows beyond the sequence.
+// Write c, a lane's first row times `first` and its second times `second`, to this block's tile
+// of `to`, leaving out rows beyond the sequence.
 template <class T, int D>
-DEVICE void store(const Matrix& to, int tile, int length, const Sum<D>& c, float first, float second) {
+DEVICE void store(const Matrix& to, int tile, int length, const Sum<D>& c, float first,
+                  float second) {
   Element* rows = rows_of(to, tile);
 #pragma unroll
   for (int e = 0; e < 4; e += 2) {
