@@ -132,8 +132,12 @@ def _corpus(run: Run, model: Path | None, stack: ExitStack) -> Corpus:
     if directories:
         if len(directories) < len(run.inputs):
             raise UsageError("shard directories and files do not go together in one mixture")
-        return Corpus(list(map(Shards, directories)), tokenizer.sha256 if model else None)
+        corpus = Corpus(list(map(Shards, directories)), tokenizer.sha256 if model else None)
+        run.counts.read += len(corpus.lengths)
+        return corpus
     beside = run.output.parent if means_shards(run.output) else None
+    if beside:
+        beside.mkdir(parents=True, exist_ok=True)
     place = Path(
         stack.enter_context(TemporaryDirectory(prefix=".mix.", suffix=".part", dir=beside))
     )
