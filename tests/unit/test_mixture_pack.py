@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_cli.errors import LlamaError
@@ -176,6 +176,7 @@ def test_epochs_are_tokens_drawn_over_tokens_there():
     assert Share("c4", 1.0, 100, 250).epochs == 2.5
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     documents=st.lists(
         st.tuples(

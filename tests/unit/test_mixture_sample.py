@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_cli.mixture.sample import counts, due, permutation, window
@@ -34,6 +34,7 @@ def test_each_source_is_within_two_items_of_its_share_everywhere():
         assert np.abs(np.cumsum(sources == number) - weight * so_far).max() < 2
 
 
+@settings(deadline=None, max_examples=50)
 @given(WEIGHTS, st.integers(0, 10**6), st.integers(0, 99), st.integers(0, 99))
 def test_any_window_equals_that_stretch_of_a_longer_one(weights, start, before, size):
     sources, items = window(weights, start, start + before + size)
@@ -42,6 +43,7 @@ def test_any_window_equals_that_stretch_of_a_longer_one(weights, start, before, 
     assert part[1].tolist() == items[before:].tolist()
 
 
+@settings(deadline=None, max_examples=50)
 @given(WEIGHTS, st.integers(0, 300))
 def test_the_stream_takes_each_item_of_each_source_once_and_in_order(weights, stop):
     sources, items = window(weights, 0, stop)
@@ -59,12 +61,13 @@ def test_what_is_due_before_a_time_is_exact(time):
 
 
 def test_the_paper_s_own_run_can_be_counted_without_walking_it():
-    sequences = 1_400_000_000_000 // 2048
+    sequences = 1_330_000_000_000 // 2048
     drawn = counts(PAPER, sequences)
     assert sum(drawn) == sequences
     assert drawn == pytest.approx([weight * sequences for weight in PAPER], abs=2)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 3000), st.text(max_size=5))
 def test_a_permutation_has_every_number_once(count, key):
     assert np.sort(permutation(count, key)).tolist() == list(range(count))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_cli.errors import DataError, LlamaError, NotReadyError
@@ -248,6 +248,7 @@ def test_a_header_and_a_shard_line_survive_the_trip():
     assert Shard.from_json(shard.to_json()) == shard
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 2**31 - 1), max_size=20), st.sampled_from([2, 4]))
 def test_an_index_comes_back_from_its_bytes(lengths, width):
     again, offsets, found = unpack_index(pack_index(np.array(lengths, "<i4"), width))
@@ -255,6 +256,7 @@ def test_an_index_comes_back_from_its_bytes(lengths, width):
     assert offsets.tolist() == [width * sum(lengths[:i]) for i in range(len(lengths))]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.tuples(
