@@ -128,7 +128,7 @@ def _data(run: Run, wanted: list[Task], paths: tuple[str, ...], limit: int | Non
             hint="llama eval bits_per_byte --data held-out.jsonl",
         )
     run.inputs = files or ("-",)
-    return Data(directories, lambda: run.read(Document.from_json), limit)
+    return Data(directories, lambda: run.read(Document.from_json), limit, run.watch)
 
 
 def _scored(

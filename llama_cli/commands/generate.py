@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llama_cli.records import Completion, Prompt
     from llama_cli.stream.run import Run
 
+AHEAD = 128  # prompts read before any is completed; ours
+
 
 @click.command("generate", cls=Command)
 @click.argument("files", nargs=-1, metavar="[FILE]...")
@@ -98,6 +100,7 @@ def command(
         seed=run.seed,
         stop=stop,
         batch=batch,
+        ahead=1 if run.settings.line_buffered else max(AHEAD, batch),
     )
     run.counts.read = len(prompt)
     given = (Prompt("", text) for text in prompt) if prompt else run.read(read_prompt)

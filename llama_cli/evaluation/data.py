@@ -22,10 +22,11 @@ class Data:
     directories: Sequence[Path]  # of benchmarks
     read: Callable[[], Iterable[Document]]  # held-out documents, opened when wanted
     limit: int | None = None  # rows of each task
+    watch: Callable[[Iterator[Row]], Iterator[Row]] = iter  # to show progress
 
     def rows(self, task: Choice) -> Iterator[Row]:
         """Yield the rows of a benchmark."""
-        return islice(task.read(locate(task, self.directories)), self.limit)
+        return self.watch(islice(task.read(locate(task, self.directories)), self.limit))
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents."""

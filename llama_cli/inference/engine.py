@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,9 @@ from llama_cli.model.transformer import Transformer
 from llama_cli.records import Completion, Prompt
 from llama_cli.tokenizer.bpe import Tokenizer
 
-T = TypeVar("T")
 Pair = tuple[Sequence[int], Sequence[int]]  # ids of a context, and of what continues it
 
 FORWARD = 4096  # tokens in one pass; ours: their logits take 0.5 GB at 32,000 pieces
-WINDOW = 8  # batches read ahead, to put prompts of one length together; ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +38,11 @@ class Settings:
     seed: int = 0
     stop: tuple[str, ...] = ()
     batch: int = 16  # ours
+    ahead: int = 128  # prompts read before any is completed, to batch equal lengths; ours
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 0 or self.temperature < 0 or self.batch < 1:
-            raise ValueError("max_tokens and temperature are at least 0, batch at least 1")
+        if self.max_tokens < 0 or self.temperature < 0 or min(self.batch, self.ahead) < 1:
+            raise ValueError("max_tokens and temperature are at least 0, batch and ahead 1")
         if not 0 <= self.top_p <= 1 or "" in self.stop:
             raise ValueError("top_p lies between 0 and 1, and a stop string is not empty")
 
@@ -89,9 +87,9 @@ class Engine:
     def generate(self, prompts: Iterable[Prompt], settings: Settings) -> Iterator[Completion]:
         """Complete each prompt, in order. A prompt as long as the context gets no tokens."""
         prompts = iter(prompts)
-        while rows := [self._row(each, settings) for each in _take(prompts, settings, WINDOW)]:
+        while rows := [self._row(each, settings) for each in islice(prompts, settings.ahead)]:
             waiting = iter(sorted(rows, key=lambda row: row.start))
-            while batch := _take(waiting, settings):
+            while batch := list(islice(waiting, settings.batch)):
                 deque(self._decode(batch, settings), maxlen=0)
             yield from (self._completion(row, settings) for row in rows)
 
@@ -224,10 +222,6 @@ class Engine:
             chosen_L = logits_LV.gather(1, wanted_L[:, None])[:, 0]
             scores.append(float((chosen_L - logits_LV.logsumexp(-1)).double().sum()))
         return scores
-
-
-def _take(items: Iterator[T], settings: Settings, batches: int = 1) -> list[T]:
-    return list(islice(items, settings.batch * batches))
 
 
 def _lay_out(model: nn.Module) -> None:
