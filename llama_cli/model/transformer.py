@@ -55,6 +55,11 @@ class Transformer(nn.Module):
 
     def forward(self, tokens_BL: Tensor, cache: Cache | None = None) -> Tensor:
         """Give logits (B, L, V). With a cache, `tokens_BL` are those that follow what it holds."""
+        logits: Tensor = self.output(self.states(tokens_BL, cache))
+        return logits
+
+    def states(self, tokens_BL: Tensor, cache: Cache | None = None) -> Tensor:
+        """Give what the head reads, (B, L, d), normalised."""
         config, start = self.config, cache.position if cache is not None else 0
         table = rotary_table(
             start, tokens_BL.shape[1], config.head_dim, config.rope_theta, tokens_BL.device
@@ -62,8 +67,8 @@ class Transformer(nn.Module):
         x_BLd = self.tok_embeddings(tokens_BL)
         for layer in self.layers:
             x_BLd = layer(x_BLd, table, cache)
-        logits: Tensor = self.output(self.norm(x_BLd))
-        return logits
+        y_BLd: Tensor = self.norm(x_BLd)
+        return y_BLd
 
 
 def init_weights(model: Transformer, seed: int) -> None:

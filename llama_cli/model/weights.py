@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
@@ -26,9 +27,15 @@ CHECKPOINT = re.compile(r"checkpoint-(\d{7,})")  # the number is the step
 def save_weights(model: Transformer, directory: Path) -> None:
     """Write params.json and model.safetensors into an existing directory."""
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-    save_file(state, directory / WEIGHTS)
+    save_tensors(state, directory / WEIGHTS)
     text = json.dumps(model.config.to_params(), indent=2)
     (directory / PARAMS).write_text(text + "\n", encoding="utf-8")
+
+
+def save_tensors(state: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that others may read; the library makes it the owner's alone."""
+    save_file(state, path)
+    path.chmod(0o644)
 
 
 def read_config(directory: Path) -> ModelConfig:

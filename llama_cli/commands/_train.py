@@ -1,0 +1,219 @@
+"""What `llama train` puts together: data, tokenizer, settings, and who is told what."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+
+from llama_cli.carbon.estimate import estimate
+from llama_cli.carbon.words import describe as describe_carbon
+from llama_cli.errors import LlamaError, NotReadyError, UsageError
+from llama_cli.model.config import SIZES
+from llama_cli.model.weights import find_checkpoint
+from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
+from llama_cli.parallel.words import describe
+from llama_cli.stream.progress import Progress
+from llama_cli.tokenizer.bpe import Tokenizer
+from llama_cli.training.data import Sequences, first_rows, keep
+from llama_cli.training.lock import locked
+from llama_cli.training.log import Line
+from llama_cli.training.plot import curves, draw
+from llama_cli.training.run import VALIDATION_SEQUENCES, Job, Listener, Way, train
+from llama_cli.training.settings import RECIPES, DType, Settings, default_batch, default_warmup
+
+PIPELINE = "llama fetch github . | llama filter | llama tokenize | llama mix -o mixed"
+EVERY = 1000  # steps between checkpoints of a long run; ours
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of the command, by name."""
+
+    size: str
+    data: str | None
+    run: Path | None
+    steps: int | None
+    tokens: int | None
+    batch: int | None
+    micro_batch: int | None
+    lr: float | None
+    warmup: int | None
+    seed: int
+    device: str
+    dtype: DType | None
+    attention: str
+    compile: bool | None
+    validation: str | None
+    validation_every: int | None
+    checkpoint_every: int | None
+    keep: int
+    tokenizer: Path | None
+    dry_run: bool
+    quiet: bool
+    verbose: bool
+
+
+def main(options: Options) -> None:
+    """Do what the options say."""
+    if options.steps and options.tokens:
+        raise UsageError("--steps and --tokens say the same, give one", hint="llama train --help")
+    if options.dry_run:
+        click.echo(dry_run(options))
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LlamaError("training runs in one process so far", hint="llama train without torchrun")
+    run = options.run or Path("runs") / options.size
+    progress = Progress("train", quiet=options.quiet)
+    data = options.data or _default_data()
+    with locked(run):
+        job = _job(options, run, data, progress)
+        listener = Listener(time.perf_counter, progress.say, _Shown(progress, job.settings.steps))
+        if not train(job, listener):
+            progress.say(f"{run} is finished: {find_checkpoint(run)}")
+            return
+    progress.say(f"wrote {find_checkpoint(run)} and {run / 'loss.png'}")
+    if not options.quiet:
+        click.echo(draw(*curves(run)), err=True)
+
+
+def dry_run(options: Options) -> str:
+    """Say what the run would take; reads the data only if it is a directory given by name."""
+    config = SIZES[options.size]
+    tokens = options.tokens or RECIPES[options.size].tokens or CHINCHILLA_RATIO * config.parameters
+    if options.data and Path(options.data).is_dir():
+        data = Sequences(Path(options.data))
+        config = config.with_data(vocab_size=data.vocab_size, context=data.length)
+        tokens = options.tokens or len(data) * data.length
+    if options.steps:
+        batch = options.batch or default_batch(options.size, config.context)
+        tokens = options.steps * batch * config.context
+    found = plan(config, size=options.size, tokens=tokens, bf16=options.dtype != "fp32")
+    return f"{describe(options.size, found)}\n\n{describe_carbon(estimate(found.gpu_hours))}"
+
+
+class _Shown:
+    """The log's lines as words."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self.progress, self.steps = progress, steps
+
+    def __call__(self, line: Line) -> None:
+        if "validation_loss" in line:
+            self.progress.say(
+                f"step {line['step']:,}: validation loss {line['validation_loss']:.3f}"
+            )
+        else:
+            self.progress.tick(lambda: self._words(line))
+
+    def _words(self, line: Line) -> str:
+        left = (self.steps - line["step"]) * line["seconds"]
+        return (
+            f"step {line['step']:,} of {self.steps:,}, loss {line['loss']:.3f}, "
+            f"{line['tokens_per_second']:,.0f} tokens/s, {left / 60:.0f} min left"
+        )
+
+
+def _default_data() -> str:
+    kind = os.fstat(0).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind):
+        return "-"
+    if Path("mixed").is_dir():
+        return "mixed"
+    raise UsageError("no data: nothing is piped in, and there is no ./mixed", hint=PIPELINE)
+
+
+def _job(options: Options, run: Path, where: str, progress: Progress) -> Job:
+    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
+    data = _sequences(where, run, tokenizer)
+    device = _device(options.device)
+    batch = options.batch or default_batch(options.size, data.length)
+    steps = _steps(options, data, batch)
+    tenth = min(EVERY, max(1, -(-steps // 10)))
+    on_gpu = device == "cuda"
+    if steps * batch > len(data):
+        passes = steps * batch / len(data)
+        progress.say(f"{len(data):,} sequences are read {passes:.1f} times, in the same order")
+    return Job(
+        run,
+        options.size,
+        SIZES[options.size].with_data(vocab_size=data.vocab_size, context=data.length),
+        Settings(
+            steps=steps,
+            batch=batch,
+            lr=options.lr or RECIPES[options.size].lr,
+            warmup=default_warmup(steps) if options.warmup is None else options.warmup,
+            seed=options.seed,
+            dtype=options.dtype or ("bf16" if on_gpu else "fp32"),
+        ),
+        data,
+        validation=_validation(options.validation, data),
+        tokenizer=_tokenizer(tokenizer, data, progress),
+        way=Way(
+            device=device,
+            attention=options.attention,
+            compile=on_gpu if options.compile is None else options.compile,
+            micro_batch=options.micro_batch,
+            checkpoint_every=options.checkpoint_every or tenth,
+            validation_every=options.validation_every or tenth,
+            keep=options.keep,
+        ),
+    )
+
+
+def _sequences(where: str, run: Path, tokenizer: Tokenizer | None) -> Sequences:
+    """Open a shard directory, or keep JSON lines in one under the run."""
+    if Path(where).is_dir():
+        return Sequences(Path(where))
+    tokenizer = tokenizer or Tokenizer.load()
+    kept, fresh = run / "data", run / "data.new"
+    keep(where, fresh, vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256)
+    try:
+        new = Sequences(fresh)
+        if not kept.exists():
+            fresh.rename(kept)
+        elif Sequences(kept).fingerprint != new.fingerprint:
+            raise LlamaError(f"{run} holds a run with other data", hint="llama train --run ANOTHER")
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Sequences(kept)
+
+
+def _steps(options: Options, data: Sequences, batch: int) -> int:
+    tokens = options.tokens or len(data) * data.length
+    return options.steps or max(1, tokens // (batch * data.length))
+
+
+def _device(asked: str) -> str:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise NotReadyError("no usable GPU", hint="llama train --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+
+
+def _validation(where: str | None, data: Sequences) -> torch.Tensor | None:
+    if where is None:
+        return None
+    return first_rows(where, VALIDATION_SEQUENCES, length=data.length, vocab_size=data.vocab_size)
+
+
+def _tokenizer(given: Tokenizer | None, data: Sequences, progress: Progress) -> bytes | None:
+    """Give the bytes of the data's tokenizer, to lie in each checkpoint."""
+    wanted = data.tokenizer_sha256
+    if given is None and (embedded := Tokenizer.load()).sha256 == wanted:
+        return embedded.model
+    if given is None:
+        progress.say("checkpoints get no tokenizer: the data is made with one that is not known")
+        return None
+    if wanted not in (None, given.sha256):
+        raise LlamaError(
+            f"the data is made with another tokenizer ({str(wanted)[:8]}) than this "
+            f"({given.sha256[:8]})",
+            hint="llama train --tokenizer THE_ONE_IT_IS_MADE_WITH",
+        )
+    return given.model

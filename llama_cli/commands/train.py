@@ -1,0 +1,139 @@
+"""`llama train`: what to train on what, and where; the work is in `llama_cli.training`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llama_cli.commands._options import Command
+from llama_cli.model.config import SIZES
+
+ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
+
+
+@click.command("train", cls=Command)
+@click.option(
+    "--size",
+    type=click.Choice(list(SIZES)),
+    default="3m",
+    show_default=True,
+    help="The model: the paper's 7b to 65b, or one for a laptop.",
+)
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Sequences: a shard directory, a .jsonl[.zst], or - "
+    "for stdin.  [default: stdin when piped, else ./mixed]",
+)
+@click.option("--run", type=PATH, help="Directory of the run.  [default: runs/SIZE]")
+@click.option("--steps", type=COUNT, help="Steps of the whole run.  [default: one pass]")
+@click.option("--tokens", type=COUNT, help="Tokens of the whole run, instead of --steps.")
+@click.option(
+    "--batch",
+    type=COUNT,
+    help="Sequences a step.  [default: by size; the paper's 4M tokens for 7b to 65b]",
+)
+@click.option(
+    "--micro-batch",
+    type=COUNT,
+    help="Sequences that pass through the model at once; "
+    "gradients add up to --batch.  [default: --batch]",
+)
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Highest learning rate.  [default: by size, Table 2]",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    help="Steps to the highest rate.  [default: 2000, or a tenth of a short run]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the first weights.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train; auto takes a GPU if there is one.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the matrix products; weights stay fp32.  [default: bf16 on a GPU, fp32 on a CPU]",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(ATTENTION),
+    default="auto",
+    show_default=True,
+    help="Backend of the attention.",
+)
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Fuse the model by torch.compile; it takes a minute to start.  [default: on a GPU]",
+)
+@click.option(
+    "--validation",
+    metavar="PATH",
+    help="Sequences whose loss is measured, given as --data is; the first 64 are used.",
+)
+@click.option(
+    "--validation-every",
+    type=COUNT,
+    metavar="STEPS",
+    help="How often.  [default: 1000, or a tenth of a short run]",
+)
+@click.option(
+    "--checkpoint-every",
+    type=COUNT,
+    metavar="STEPS",
+    help="How often.  [default: 1000, or a tenth of a short run]",
+)
+@click.option("--keep", type=COUNT, default=2, show_default=True, help="Checkpoints kept.")
+@click.option(
+    "--tokenizer",
+    type=PATH,
+    help="The .model file of the data.  [default: the embedded one, if the data is made with it]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print parameters, memory, FLOPs, GPU-hours and energy, and train nothing.",
+)
+def command(**options: Any) -> None:
+    """Train a model; run the same command again to resume.
+
+    Reads the sequences that `llama mix` makes, in their order, as often as --steps needs.
+    Sequences from JSON lines are first kept in RUN/data, at 2 bytes a token.
+
+    \b
+      llama fetch github . | llama filter | llama tokenize | llama mix | llama train
+      llama train --size 15m --data mixed --validation held-out --steps 2000
+      llama train --size 33b --dry-run
+
+    A stopped run continues from its newest whole checkpoint, to the same bits as one that was
+    never stopped; a finished one says so. SIGTERM saves a checkpoint and ends with 75, Ctrl-C
+    saves one and ends with 130; a second signal ends at once. The log is RUN/log.jsonl, a JSON
+    line a step; MFU is (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or
+    over the fastest matrix product measured at the start on a CPU.
+    """
+    import os
+
+    # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a step
+    # takes 1 s, not 10. Read when torch is loaded, so it is set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from llama_cli.commands import _train
+
+    _train.main(_train.Options(**options))

@@ -1,0 +1,66 @@
+"""The loss curve of a run, as text for a terminal and as RUN/loss.png."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_cli.training.log import NAME, read_log
+
+Curve = Sequence[tuple[int, float]]  # step and loss, in nats a token
+
+WIDTH, HEIGHT = 71, 16  # characters of the drawing; ours: fits a terminal of 80 by 24
+
+
+def curves(run: Path) -> tuple[Curve, Curve]:
+    """Give the training and the validation losses of a run's log."""
+    lines = list(read_log(run / NAME))
+    train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    valid = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
+    return train, valid
+
+
+def draw(train: Curve, validation: Curve) -> str:
+    """Draw the losses with characters: `.` training, averaged over a column, `o` validation.
+
+    >>> print(draw([(1, 4.0), (2, 2.0)], [(2, 3.0)]).splitlines()[0])
+       4.00 |.
+    """
+    points = [loss for _, loss in (*train, *validation)]
+    last = max(step for step, _ in (*train, *validation))
+    low, high = min(points), max(points)
+    grid = [[" "] * WIDTH for _ in range(HEIGHT)]
+    for mark, curve in ((".", _by_column(train, last)), ("o", _by_column(validation, last))):
+        for column, loss in curve.items():
+            grid[_row(loss, low, high)][column] = mark
+    lines = [f"{'':7} |{''.join(row).rstrip()}" for row in grid]
+    lines[0] = f"{high:7.2f}{lines[0][7:]}"
+    lines[-1] = f"{low:7.2f}{lines[-1][7:]}"
+    axis = f"{'':7} +{'-' * WIDTH}"
+    return "\n".join([*lines, axis, f"{'':9}loss by step, 1 to {last}: . training  o validation"])
+
+
+def _by_column(curve: Curve, last: int) -> dict[int, float]:
+    held: dict[int, list[float]] = {}
+    for step, loss in curve:
+        held.setdefault((WIDTH - 1) * max(step - 1, 0) // max(last - 1, 1), []).append(loss)
+    return {column: sum(losses) / len(losses) for column, losses in held.items()}
+
+
+def _row(loss: float, low: float, high: float) -> int:
+    return round((HEIGHT - 1) * (high - loss) / (high - low)) if high > low else 0
+
+
+def save_png(path: Path, train: Curve, validation: Curve, title: str) -> None:
+    """Draw both curves with matplotlib, as in the paper's Figure 1."""
+    from matplotlib.figure import Figure  # slow to import, and wanted only at the end
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*train, strict=True), linewidth=0.8, label="training")
+    if validation:
+        axes.plot(*zip(*validation, strict=True), marker="o", label="validation")
+    axes.set(title=title, xlabel="step", ylabel="loss (nats a token)")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)

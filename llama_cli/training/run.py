@@ -1,0 +1,288 @@
+"""A whole training run in a directory, which the same call continues.
+
+    RUN/settings.json   what decides the weights; another value is refused
+    RUN/log.jsonl       log.py
+    RUN/checkpoint-*/   checkpoint.py
+    RUN/loss.png        at the end
+
+Steps are counted from 1. Words go to `say`, log lines to `on_line` as well as to the log, and
+the clock is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama_cli.errors import Interrupted, LlamaError
+from llama_cli.kernels.attention import backend
+from llama_cli.model.config import ModelConfig
+from llama_cli.model.transformer import Transformer, init_weights
+from llama_cli.parallel.plan import flops_per_token
+from llama_cli.training.checkpoint import (
+    clear_leftovers,
+    newest,
+    restore,
+    save_checkpoint,
+    step_of,
+)
+from llama_cli.training.data import Sequences
+from llama_cli.training.log import Line, RunLog
+from llama_cli.training.loop import Step, Trainer
+from llama_cli.training.plot import curves, save_png
+from llama_cli.training.settings import Settings
+from llama_cli.training.speed import peak_flops
+from llama_cli.training.stop import Stop, stoppable
+
+SETTINGS = "settings.json"
+VALIDATION_SEQUENCES = 64  # the first of the validation data; ours
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a run is carried out: what changes its speed or its files, not its mathematics."""
+
+    device: str = "cpu"
+    attention: str | None = None
+    compile: bool = False
+    micro_batch: int | None = None
+    checkpoint_every: int = 1000
+    validation_every: int = 1000
+    keep: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to train, on what, and how. The caller holds the lock of `run`."""
+
+    run: Path
+    size: str
+    config: ModelConfig
+    settings: Settings
+    data: Sequences
+    validation: Tensor | None = None  # sequences (B, L + 1)
+    tokenizer: bytes | None = None
+    way: Way = Way()
+
+    def decisive(self) -> dict[str, Any]:
+        """Name everything on which the final weights depend."""
+        return {
+            "size": self.size,
+            "model": self.config.to_params(),
+            "data": self.data.fingerprint,
+            **self.settings.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told what happens, and by which clock (seconds)."""
+
+    clock: Callable[[], float]
+    say: Callable[[str], None]
+    on_line: Callable[[Line], None]
+
+
+def train(job: Job, listener: Listener) -> bool:
+    """Train from the newest whole checkpoint, or from the start, to the last step.
+
+    Returns:
+        False if the run was finished already.
+
+    Raises:
+        LlamaError: the directory holds a run with other settings.
+        NotReadyError: the attention asked for is not there.
+        Interrupted: SIGTERM came; a checkpoint is saved.
+        KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
+    """
+    _same_run(job)
+    clear_leftovers(job.run)
+    found = newest(job.run)
+    if found and step_of(found) >= job.settings.steps:
+        _save_curves(job)
+        return False
+    with _deterministic(job.way.device), stoppable() as stop:
+        trainer = _trainer(job)
+        done = restore(found, trainer) if found else 0
+        if found:
+            listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
+        _Loop(job, trainer, listener, done).to_the_end(stop)
+    _save_curves(job)
+    return True
+
+
+def _save_curves(job: Job) -> None:
+    path = job.run / "loss.png"
+    if not path.exists():
+        save_png(path, *curves(job.run), title=f"LLaMA {job.size}")
+
+
+class _Loop:
+    """The steps of one process's part of a run, and what is written between them."""
+
+    def __init__(self, job: Job, trainer: Trainer, listener: Listener, done: int) -> None:
+        self.job, self.trainer, self.listener = job, trainer, listener
+        self.done = self.saved = done
+        self.flops = flops_per_token(job.config, job.data.length)
+        about = _about(job, trainer, listener)
+        self.peak: float | None = about["peak_flops"]
+        self.log = RunLog(job.run, about=about, step=done)
+        self.clock = listener.clock()
+
+    def to_the_end(self, stop: Stop) -> None:
+        """Do every step that is left."""
+        job = self.job
+        try:
+            if not self.done:
+                self._validate()
+            while self.done < job.settings.steps:
+                self._step()
+                last = self.done == job.settings.steps
+                if last or self.done % job.way.validation_every == 0:
+                    self._validate()
+                if last or stop or self.done % job.way.checkpoint_every == 0:
+                    self._save()
+                if stop.signal and not last:
+                    _end(stop.signal, self.done)
+        finally:
+            self.log.close()
+
+    def _step(self) -> None:
+        number, settings = self.done + 1, self.job.settings
+        start = self.listener.clock()
+        step = self.trainer.step(number, self.job.data.batch(number, settings.batch))
+        if not isfinite(step.loss):
+            raise LlamaError(
+                f"the loss of step {number} is not a number",
+                hint=f"llama train --run ANOTHER --lr {settings.lr / 2:g}",
+            )
+        self.done = number
+        self._write(self._line(step, start))
+
+    def _line(self, step: Step, start: float) -> Line:
+        now = self.listener.clock()
+        seconds, self.clock = now - self.clock, now
+        tokens = self.job.settings.batch * self.job.data.length
+        rate = tokens / max(now - start, 1e-9)
+        return {
+            "step": step.step,
+            "loss": step.loss,
+            "lr": step.lr,
+            "grad_norm": step.grad_norm,
+            "tokens": tokens * step.step,
+            "tokens_per_second": round(rate, 1),
+            "mfu": round(self.flops * rate / self.peak, 4) if self.peak else None,
+            "seconds": seconds,
+        }
+
+    def _validate(self) -> None:
+        if self.job.validation is not None:
+            loss = self.trainer.evaluate(self.job.validation)
+            self._write({"step": self.done, "validation_loss": loss})
+
+    def _write(self, line: Line) -> None:
+        self.log.write(line)
+        self.listener.on_line(line)
+
+    def _save(self) -> None:
+        self.log.sync()
+        save_checkpoint(
+            self.job.run,
+            self.done,
+            self.trainer,
+            settings=self.job.decisive(),
+            tokenizer=self.job.tokenizer,
+            keep=self.job.way.keep,
+        )
+
+
+def _end(signal: Signals, step: int) -> None:
+    if signal is Signals.SIGINT:
+        raise KeyboardInterrupt
+    raise Interrupted(
+        f"stopped after step {step:,}, with a checkpoint", hint="the same command again"
+    )
+
+
+def _trainer(job: Job) -> Trainer:
+    model = Transformer(job.config, attention=_attention(job))
+    init_weights(model, job.settings.seed)
+    return Trainer(
+        model.to(job.way.device),
+        job.settings,
+        micro_batch=job.way.micro_batch,
+        compile=job.way.compile,
+    )
+
+
+def _attention(job: Job) -> str:
+    dtype = torch.bfloat16 if job.settings.dtype == "bf16" else torch.float32
+    return backend(job.way.device, dtype, job.way.attention)
+
+
+def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
+    device, dtype = trainer.device, job.settings.dtype
+    peak, source = peak_flops(device, dtype, listener.clock)
+    on_gpu = device.type == "cuda"
+    return {
+        "size": job.size,
+        "parameters": job.config.parameters,
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "processes": 1,
+        "threads": torch.get_num_threads(),
+        "steps": job.settings.steps,
+        "batch": job.settings.batch,
+        "length": job.data.length,
+        "dtype": dtype,
+        "attention": _attention(job),
+        "compile": job.way.compile,
+        "peak_flops": peak,
+        "peak_from": source,
+    }
+
+
+def _same_run(job: Job) -> None:
+    path, wanted = job.run / SETTINGS, job.decisive()
+    if not path.exists():
+        part = path.with_name(f".{SETTINGS}.part")
+        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        part.rename(path)
+        return
+    held: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in wanted.items():
+        if held.get(name) != value:
+            raise LlamaError(
+                f"{job.run} holds a run with {_difference(name, held.get(name), value)}",
+                hint="llama train --run ANOTHER, or the settings it was begun with",
+            )
+
+
+def _difference(name: str, held: object, wanted: object) -> str:
+    if name == "data":
+        return "other data"
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        name = next(key for key in wanted if held.get(key) != wanted[key])
+        held, wanted = held.get(name), wanted[name]
+    return f"{name} {held}, not {wanted}"
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """On a GPU, ask for kernels that add in a fixed order; a CPU's do so anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it, on a GPU only
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device == "cuda" or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,146 @@
+"""The arithmetic of a step: schedule, loss, optimizer, and their sum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from llama_cli.model.config import SIZES
+from llama_cli.training import loss as loss_module
+from llama_cli.training.data import Sequences
+from llama_cli.training.loss import head_loss
+from llama_cli.training.optimizer import moments, set_moments
+from llama_cli.training.schedule import learning_rate
+from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
+from llama_cli.training.speed import peak_flops, published_peak
+from tests.unit.training import SETTINGS, trainer, weights, write_sequences
+
+
+def paper_rate(step: int) -> float:
+    return learning_rate(step, steps=334_000, warmup=2000, peak=1.5e-4)
+
+
+def test_the_rate_rises_in_a_line_to_its_peak_at_the_end_of_the_warm_up() -> None:
+    assert paper_rate(1) == pytest.approx(1.5e-4 / 2000)
+    assert paper_rate(1000) == pytest.approx(0.75e-4)
+    assert paper_rate(2000) == 1.5e-4
+
+
+def test_the_last_rate_is_a_tenth_of_the_peak() -> None:
+    assert paper_rate(334_000) == pytest.approx(1.5e-5)
+
+
+def test_half_way_the_cosine_is_at_the_mean_of_peak_and_tenth() -> None:
+    assert paper_rate(168_000) == pytest.approx(0.55 * 1.5e-4)
+
+
+def test_a_run_without_warm_up_begins_below_its_peak_only_by_the_cosine() -> None:
+    assert learning_rate(1, steps=1, warmup=0, peak=1.0) == pytest.approx(0.1)
+
+
+def test_every_size_has_its_row_of_table_2() -> None:
+    assert set(RECIPES) == set(SIZES)
+    assert (RECIPES["7b"].lr, RECIPES["65b"].lr) == (3.0e-4, 1.5e-4)
+    assert (RECIPES["13b"].tokens, RECIPES["33b"].tokens) == (10**12, 14 * 10**11)
+
+
+def test_the_papers_batch_is_2048_sequences_of_2048() -> None:
+    assert default_batch("7b", 2048) == 2048
+    assert default_batch("3m", 10**6) == 1
+
+
+def test_the_warm_up_is_the_papers_or_a_tenth_of_a_short_run() -> None:
+    assert [default_warmup(steps) for steps in (1, 10, 20_000, 20_010)] == [1, 1, 2000, 2000]
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 5, 9])
+def test_the_loss_of_the_head_is_cross_entropy_with_its_gradients(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "ROWS", 4)
+    draw = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, 30, (tokens,), generator=draw)
+    x, w = (torch.randn(n, 6, generator=draw, requires_grad=True) for n in (tokens, 30))
+    ours, theirs = head_loss(x, w, targets) * 3, cross_entropy(x @ w.t(), targets) * 3
+    grads = zip(torch.autograd.grad(ours, (x, w)), torch.autograd.grad(theirs, (x, w)), strict=True)
+    assert torch.allclose(ours, theirs)
+    assert all(torch.allclose(mine, other, atol=1e-6) for mine, other in grads)
+
+
+def test_logits_of_hundreds_do_not_overflow_the_loss() -> None:
+    x = torch.tensor([[500.0]], requires_grad=True)
+    assert head_loss(x, torch.tensor([[1.0], [-1.0]]), torch.tensor([0])).item() == 0.0
+
+
+def test_norms_do_not_decay_and_matrices_do() -> None:
+    decay = {g["weight_decay"]: len(g["params"]) for g in trainer().optimizer.param_groups}
+    assert decay == {0.1: 2 * 7 + 2, 0.0: 2 * 2 + 1}
+
+
+def test_the_optimizer_has_the_papers_constants() -> None:
+    assert trainer().optimizer.defaults["betas"] == (0.9, 0.95)
+
+
+def test_training_on_a_pattern_learns_it(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    one = trainer(Settings(steps=60, batch=20, lr=1e-2, warmup=5))
+    before = one.evaluate(data.batch(1, 20))
+    losses = [one.step(n, data.batch(n, 20)).loss for n in range(1, 61)]
+    assert losses[0] == pytest.approx(before, abs=1e-5)
+    assert before > 3.5 > 1.0 > losses[-1]
+
+
+def test_the_first_update_is_as_large_as_the_rate(tmp_path: Path) -> None:
+    one, data = trainer(), Sequences(write_sequences(tmp_path / "d"))
+    before = weights(one)["layers.0.attention.wq.weight"]
+    step = one.step(1, data.batch(1, 4))
+    moved = (weights(one)["layers.0.attention.wq.weight"] - before).abs().max()
+    assert step.lr == 0.5e-2  # half of the warm-up
+    assert moved.item() == pytest.approx(step.lr, rel=0.02)  # Adam's first step has this size
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    whole, parts = trainer(), trainer(micro_batch=3)  # 3 and 1 of 4
+    one, other = whole.step(1, data.batch(1, 4)), parts.step(1, data.batch(1, 4))
+    assert one.loss == pytest.approx(other.loss, abs=1e-6)
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-5)
+
+
+def test_bf16_products_leave_weights_and_loss_in_fp32(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    settings = Settings(**{**SETTINGS.to_json(), "dtype": "bf16"})
+    half, full = trainer(settings), trainer()
+    loss = half.step(1, data.batch(1, 4)).loss
+    assert loss == pytest.approx(full.step(1, data.batch(1, 4)).loss, abs=0.02)
+    assert {weight.dtype for weight in weights(half).values()} == {torch.float32}
+    assert half.evaluate(data.rows(range(2))) > 0
+
+
+def test_moments_come_back_as_they_went(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    one, other = trainer(), trainer()
+    one.step(1, data.batch(1, 4))
+    other.model.load_state_dict(one.model.state_dict())
+    state = {name: m.clone() for name, m in moments(one.model, one.optimizer).items()}
+    set_moments(other.model, other.optimizer, state, 1)
+    for found in (one, other):
+        found.step(2, data.batch(2, 4))
+    assert all(torch.equal(w, weights(other)[name]) for name, w in weights(one).items())
+
+
+def test_a_gpus_peak_is_that_of_dense_arithmetic() -> None:
+    assert published_peak("NVIDIA A100-SXM4-80GB", "bf16") == 312e12  # 624e12 is with sparsity
+    assert published_peak("NVIDIA A100-SXM4-80GB", "fp32") == 19.5e12
+    assert published_peak("GeForce 256", "bf16") is None
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_cpus_peak_is_measured(dtype: str) -> None:
+    ticks = iter(range(100))
+    peak, source = peak_flops(torch.device("cpu"), dtype, lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert peak == 2 * 1024**3  # one product a second
+    assert "matrix products" in source
