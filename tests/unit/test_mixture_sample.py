@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,12 +54,15 @@ def test_the_stream_takes_each_item_of_each_source_once_and_in_order(weights, st
         assert items[sources == number].tolist() == list(range(count))
 
 
-@pytest.mark.parametrize("time", [0, 0.5, 0.9999999, 1, 1.0000001, 7, 1e9])
-def test_what_is_due_before_a_time_is_exact(time):
-    weight = 1 / 3
-    (count,) = due([weight], time)
-    assert count == 0 or (count - 0.5) / weight < time
-    assert (count + 0.5) / weight >= time
+# the last two are where w * t - 1/2 rounds up, and down, past a whole number
+@pytest.mark.parametrize(
+    ("weight", "item"),
+    [(1 / 3, 0), (0.67, 10**9), (0.7261514249001283, 928_291), (0.3333333333333333, 562_482)],
+)
+def test_an_item_is_due_after_its_deadline_and_not_at_it(weight, item):
+    deadline = (item + 0.5) / weight
+    assert due([weight], deadline) == [item]
+    assert due([weight], math.nextafter(deadline, math.inf)) == [item + 1]
 
 
 def test_the_paper_s_own_run_can_be_counted_without_walking_it():

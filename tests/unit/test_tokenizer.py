@@ -13,6 +13,7 @@ from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.records import Document, Tokens
 from llama_cli.tokenizer.bpe import EMBEDDED, Tokenizer
 from llama_cli.tokenizer.documents import Encode
+from llama_cli.tokenizer.fit import SETTINGS, fit
 from tests.shell import SHARED
 
 EMBEDDED_TOKENIZER = Tokenizer.load()
@@ -114,6 +115,13 @@ def test_no_tokenizer_says_how_to_make_one(tmp_path):
 def test_a_file_that_is_no_model_is_named(tmp_path, content):
     (tmp_path / "x.model").write_bytes(content)
     with pytest.raises(LlamaError, match=r"x\.model: not a sentencepiece model"):
+        Tokenizer.load(tmp_path / "x.model")
+
+
+def test_a_model_with_other_marks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "bos_id", -1)
+    (tmp_path / "x.model").write_bytes(fit(["the quick brown fox"] * 9, 290))
+    with pytest.raises(LlamaError, match=r"x\.model: its begin and end marks are not 1 and 2"):
         Tokenizer.load(tmp_path / "x.model")
 
 

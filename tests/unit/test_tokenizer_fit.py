@@ -102,3 +102,12 @@ def test_a_sample_is_within_the_budget_and_repeatable(texts, budget):
     everything, _ = sample(texts, 10**6)
     rest = iter(everything)
     assert all(line in rest for line in lines)  # a subsequence
+
+
+def test_what_sentencepiece_says_otherwise_is_passed_on(monkeypatch):
+    def fail(**_):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("sentencepiece.SentencePieceTrainer.Train", fail)
+    with pytest.raises(LlamaError, match="sentencepiece: out of luck"):
+        fit(TEXT)
