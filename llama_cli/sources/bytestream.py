@@ -1,4 +1,4 @@
-"""Plain bytes of an input as the file-like object that archive libraries want."""
+"""Plain bytes of an input as a file-like object that reads forward only."""
 
 from __future__ import annotations
 
@@ -6,53 +6,64 @@ from collections.abc import Iterator
 
 from llama_cli.stream.reader import read_bytes
 
+LONGEST_LINE = 1 << 16  # bytes; ours: no header has longer lines
+
 
 class ByteStream:
-    """Reads forward only, decompressed by the stream layer, and remembers its last bytes."""
+    """Reads what the stream layer decompresses, and remembers the last bytes read.
 
-    KEPT = 1024  # bytes: two blocks of tar, or the end of a crawl record
+    Every method raises Corrupt where the compressed input ends early or is damaged.
+    """
+
+    KEPT = 1024  # bytes: two blocks of tar
 
     def __init__(self, where: str) -> None:
         self._blocks: Iterator[bytes] = read_bytes(where)
-        self._rest = memoryview(b"")
-        self._position = 0
+        self._block = b""
+        self._at = 0
         self.tail = b""
 
-    def read(self, size: int = 1 << 16) -> bytes:
-        """Read up to `size` bytes; none at the end.
-
-        Raises:
-            Corrupt: the compressed input ends early or is damaged.
-        """
-        self.peek()
-        piece = bytes(self._rest[:size])
-        self._rest = self._rest[size:]
-        self._position += len(piece)
+    def read(self, size: int = LONGEST_LINE) -> bytes:
+        """Read up to `size` bytes; none only at the end."""
+        if not self._fill():
+            return b""
+        piece = self._block[self._at : self._at + size]
+        self._at += len(piece)
         self.tail = (piece if len(piece) >= self.KEPT else self.tail + piece)[-self.KEPT :]
         return piece
 
-    def peek(self) -> bytes:
-        """Look at the bytes that the next read begins with; none at the end."""
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return b""
-            self._rest = memoryview(block)
-        return bytes(self._rest[: self.KEPT])
+    def read_whole(self, size: int) -> bytes:
+        """Read `size` bytes; fewer only at the end."""
+        pieces = []
+        while size and (piece := self.read(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
-    def tell(self) -> int:
-        """Tell how many bytes were read."""
-        return self._position
+    def skip(self, size: int) -> int:
+        """Pass over `size` bytes; tell how many there were."""
+        left = size
+        while left and (piece := self.read(left)):
+            left -= len(piece)
+        return size - left
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Refuse: a pipe cannot go back."""
-        raise OSError("the input cannot be read backwards")
-
-    def close(self) -> None:
-        """Let go of the input."""
-        self._blocks = iter(())
+    def readline(self) -> bytes:
+        r"""Read to a line's end, and with it; without it at the end, or past 64 KiB."""
+        line = b""
+        while len(line) < LONGEST_LINE and not line.endswith(b"\n") and self._fill():
+            end = self._block.find(b"\n", self._at) + 1
+            line += self.read((end or len(self._block)) - self._at)
+        return line
 
     def drain(self) -> None:
         """Read to the end: only there does a compressed stream prove to be whole."""
         while self.read():
             pass
+
+    def _fill(self) -> bool:
+        while self._at == len(self._block):
+            block = next(self._blocks, None)
+            if block is None:
+                return False
+            self._block, self._at = block, 0
+        return True

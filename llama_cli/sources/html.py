@@ -15,10 +15,10 @@ from resiliparse.parse.html import HTMLTree
 def main_text(html: bytes, charset: str | None = None) -> tuple[str, str]:
     """Extract (title, main text) from a page; `charset` is what its server said.
 
-    A page without a declared encoding is taken for what its bytes look like, as browsers do.
+    A page that declares no encoding, or none that there is, is taken for what its bytes
+    look like, as browsers do.
     """
-    encoding = charset or detect_encoding(html, from_html_meta=True) or "utf-8"
-    tree = HTMLTree.parse(bytes_to_str(html, encoding, errors="replace"))
+    tree = HTMLTree.parse(_decoded(html, charset))
     text: str = extract_plain_text(
         tree,
         preserve_formatting=True,
@@ -31,3 +31,19 @@ def main_text(html: bytes, charset: str | None = None) -> tuple[str, str]:
         comments=False,
     )
     return " ".join((tree.title or "").split()), text.strip()
+
+
+def _decoded(html: bytes, charset: str | None) -> str:
+    if charset and _is_known(charset):
+        return bytes_to_str(html, charset, errors="replace")
+    detected = detect_encoding(html, from_html_meta=True)
+    encoding = detected if detected and _is_known(detected) else "utf-8"
+    return bytes_to_str(html, encoding, errors="replace")
+
+
+def _is_known(charset: str) -> bool:
+    try:
+        b"a".decode(charset, "replace")
+    except LookupError:
+        return False
+    return True

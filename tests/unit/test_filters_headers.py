@@ -5,48 +5,56 @@ import pytest
 from llama_cli.filters.headers import remove_header, without_header
 from llama_cli.records import Document
 
-APACHE = """Copyright 2019 The Example Authors.
-
-Licensed under the Apache License, Version 2.0 (the "License");
-you may not use this file except in compliance with the License.
-You may obtain a copy of the License at
-
-    http://www.apache.org/licenses/LICENSE-2.0
-
-Unless required by applicable law or agreed to in writing, software
-distributed under the License is distributed on an "AS IS" BASIS,
-WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-See the License for the specific language governing permissions and
-limitations under the License.""".split("\n")
-BSD = """Copyright (c) 2001, A. Nyone. All rights reserved.
-
-Redistribution and use in source and binary forms, with or without
-modification, are permitted provided that the following conditions are met:
-
-1. Redistributions of source code must retain the above copyright
-   notice, this list of conditions and the following disclaimer.
-2. Neither the name of the author nor the names of its contributors may be
-   used to endorse or promote products derived from this software.
-
-THIS SOFTWARE IS PROVIDED BY THE AUTHOR "AS IS" AND ANY WARRANTIES OF
-MERCHANTABILITY ARE DISCLAIMED.""".split("\n")
-MIT = """The MIT License
-
-Copyright (c) 2010 A. Nyone
-
-Permission is hereby granted, free of charge, to any person obtaining a copy
-of this software, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in
-all copies or substantial portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND.""".split("\n")
-GPL = """This file is part of Example.
-
-Example is free software; you can redistribute it and/or modify it under
-the terms of the GNU General Public License.
-
-You should have received a copy of the GNU General Public License.""".split("\n")
+APACHE = [
+    "Copyright 2019 The Example Authors.",
+    "",
+    'Licensed under the Apache License, Version 2.0 (the "License");',
+    "you may not use this file except in compliance with the License.",
+    "You may obtain a copy of the License at",
+    "",
+    "    http://www.apache.org/licenses/LICENSE-2.0",
+    "",
+    "Unless required by applicable law or agreed to in writing, software",
+    'distributed under the License is distributed on an "AS IS" BASIS,',
+    "WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.",
+    "See the License for the specific language governing permissions and",
+    "limitations under the License.",
+]
+BSD = [
+    "Copyright (c) 2001, A. Nyone. All rights reserved.",
+    "",
+    "Redistribution and use in source and binary forms, with or without",
+    "modification, are permitted provided that the following conditions are met:",
+    "",
+    "1. Redistributions of source code must retain the above copyright",
+    "   notice, this list of conditions and the following disclaimer.",
+    "2. Neither the name of the author nor the names of its contributors may be",
+    "   used to endorse or promote products derived from this software.",
+    "",
+    'THIS SOFTWARE IS PROVIDED BY THE AUTHOR "AS IS" AND ANY WARRANTIES OF',
+    "MERCHANTABILITY ARE DISCLAIMED.",
+]
+MIT = [
+    "The MIT License",
+    "",
+    "Copyright (c) 2010 A. Nyone",
+    "",
+    "Permission is hereby granted, free of charge, to any person obtaining a copy",
+    "of this software, subject to the following conditions:",
+    "",
+    "The above copyright notice and this permission notice shall be included in",
+    "all copies or substantial portions of the Software.",
+    "",
+    'THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND.',
+]
+GPL = [
+    "This file is part of Example.",
+    "",
+    "Example is free software; you can redistribute it and/or modify it under",
+    "the terms of the GNU General Public License.",
+    "",
+    "You should have received a copy of the GNU General Public License.",
+]
 
 
 def lines(mark: str, text: list[str]) -> str:

@@ -1,3 +1,5 @@
+"""fastText's language identification, offline."""
+
 import importlib.util
 
 import pytest

@@ -1,3 +1,5 @@
+"""Steps, and the rules of code and length, at their boundaries."""
+
 from llama_cli.filters import run_steps
 from llama_cli.filters.code import count_alnum, drop_odd_lines
 from llama_cli.filters.length import drop_short

@@ -1,3 +1,5 @@
+"""What all sources share: names, items, and a clear refusal."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Source trees, as directories, tar and zip archives made here."""
+
 import io
 import os
 import stat
@@ -14,6 +16,8 @@ from llama_cli.sources import Limits
 from llama_cli.sources.github import find, load
 from tests.unit.test_sources_licences import GPL, MIT
 
+LIMITS = Limits()
+
 FILES = {
     "LICENSE": MIT,
     "README.md": "# Title\n",
@@ -29,7 +33,7 @@ FILES = {
 KEPT = ["Makefile", "README.md", "src/a.py", "src/b.py", "vendor/d.c"]
 
 
-def fetch(*inputs: Path, limits: Limits = Limits()) -> list[Document | Rejected]:
+def fetch(*inputs: Path, limits: Limits = LIMITS) -> list[Document | Rejected]:
     return [load(item, limits) for item in find(map(str, inputs), limits)]
 
 

@@ -1,3 +1,5 @@
+"""Licences by name, by text, by expression and by a file's own words."""
+
 import pytest
 
 from llama_cli.sources import licences

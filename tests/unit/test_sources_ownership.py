@@ -1,3 +1,5 @@
+"""A file has its package's licence, or the nearest licence file's."""
+
 from llama_cli.sources.ownership import Ownership, telling
 from tests.unit.test_sources_licences import BSD_3, GPL, MIT
 
@@ -16,7 +18,10 @@ def licence_of(metadata: str, **texts: str) -> tuple[str, str | None]:
 
 
 def test_the_licence_expression_comes_first() -> None:
-    metadata = "License-Expression: Apache-2.0 OR MIT\nClassifier: License :: OSI Approved :: ISC License (ISCL)"
+    metadata = (
+        "License-Expression: Apache-2.0 OR MIT\n"
+        "Classifier: License :: OSI Approved :: ISC License (ISCL)"
+    )
     assert licence_of(metadata) == ("Apache-2.0 OR MIT", "demo 1.0")
 
 
