@@ -1,6 +1,6 @@
 """The documents to mix: one or more directories of shards as one list, split by source.
 
-Memory: 13 bytes a document (its length, its source, its number); tokens stay on disk.
+Memory: 13 bytes a document (length, source, number), twice while it is split; tokens stay on disk.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 Per source, the documents are laid end to end, epoch after epoch, each epoch in an order of
 its own, and cut every `length` tokens. A sequence has length + 1 tokens: its last is the
-first of the next, so every token is predicted once. Sequences are the unit that the weights
-count, as in LLaMA's batches of 2,048-token sequences (section 2.2, Table 2).
+first of the next, so every token is predicted once. Then the sequences of each pass are
+shuffled too: a long document fills many, and a batch of those would teach one thing.
+
+Sequences are the unit that the weights count, as in LLaMA's batches of 2,048-token
+sequences (section 2.2, Table 2).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 
 from llama_cli.errors import LlamaError
 from llama_cli.mixture.corpus import Corpus
-from llama_cli.mixture.sample import Array, counts, permutation, window
+from llama_cli.mixture.sample import Array, counts, permutation, permuted, window
 
 BLOCK = 1 << 16  # sequences whose order is computed at a time; ours: 4 MB of indices
 
@@ -62,6 +65,16 @@ class Source:
         self._corpus, self._name, self._seed = corpus, name, seed
         self._tokens = corpus.tokens[name]
         self._epochs: OrderedDict[int, tuple[Array, Array]] = OrderedDict()
+
+    def order(self, items: Array, length: int) -> Array:
+        """Tell which sequence of the stream each item is: shuffled within every pass."""
+        count = max(1, self._tokens // length)  # sequences a pass
+        shuffled = np.empty_like(items)
+        for number in np.unique(items // count).tolist():
+            inside = items // count == number
+            key = f"{self._seed} {self._name} {number} sequences"
+            shuffled[inside] = number * count + permuted(items[inside] % count, count, key)
+        return shuffled
 
     def read(self, start: int, count: int) -> Array:
         """Give `count` tokens from place `start` on."""
@@ -122,6 +135,8 @@ class Mixture:
         """Yield the tokens and the source of the sequences `start` to `stop`."""
         for block in range(start, stop, BLOCK):
             numbers, items = window(self._weights, block, min(stop, block + BLOCK))
+            for number, source in enumerate(self._sources):
+                items[numbers == number] = source.order(items[numbers == number], self.length)
             for number, item in zip(numbers.tolist(), items.tolist(), strict=True):
                 tokens = self._sources[number].read(item * self.length, self.length + 1)
                 yield tokens, self._names[number]

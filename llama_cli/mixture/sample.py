@@ -4,9 +4,10 @@ Item k of a source with weight w is due at (k + 1/2) / w, and the stream takes i
 fall due. At every point each source is within one item or so of its share, and any window
 of the stream can be computed without what came before: a restart needs one integer.
 
-Inside a source, the order of documents is a permutation that differs in each epoch: a
-Feistel network over indices (Black & Rogaway 2002, "Ciphers with arbitrary finite domains",
-by cycle walking), keyed by seed, source and epoch.
+Inside a source, the order of documents is a permutation that differs in each epoch, and so
+is the order of the sequences cut from them: a Feistel network over indices (Black & Rogaway
+2002, "Ciphers with arbitrary finite domains", by cycle walking), keyed by seed, source and
+epoch.
 """
 
 from __future__ import annotations
@@ -68,9 +69,18 @@ def permutation(count: int, key: str) -> Array:
     >>> sorted(permutation(5, "0 books 1").tolist())
     [0, 1, 2, 3, 4]
     """
+    return permuted(np.arange(count), count, key)
+
+
+def permuted(places: Array, count: int, key: str) -> Array:
+    """Tell which numbers below `count` stand at some places of the shuffled order.
+
+    >>> permuted(np.array([3]), 5, "a")[0] == permutation(5, "a")[3]
+    np.True_
+    """
     half = max(1, ((count - 1).bit_length() + 1) // 2)  # bits; the network permutes 4 ** half
     keys = np.frombuffer(blake2b(key.encode(), digest_size=8 * ROUNDS).digest(), "<u8")
-    order = _feistel(np.arange(count, dtype=np.uint64), half, keys)
+    order = _feistel(places.astype(np.uint64), half, keys)
     outside = np.flatnonzero(order >= count)
     while len(outside):  # walk on along the cycle until it is inside again
         order[outside] = _feistel(order[outside], half, keys)
