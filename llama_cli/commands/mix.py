@@ -14,7 +14,6 @@ import click
 
 from llama_cli.commands._options import JOBS, Command, stream_options
 from llama_cli.errors import UsageError
-from llama_cli.records import Sequence
 
 if TYPE_CHECKING:
     from llama_cli.mixture.corpus import Corpus
@@ -72,7 +71,7 @@ class WeightList(click.ParamType[dict[str, float]]):
     metavar="FILE",
     help="What made the ids; others are refused.  [default: the one that comes with llama]",
 )
-@click.option("--dry-run", is_flag=True, help="Print the table of the mixture, and end.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the table of the mixture, and end.")
 def command(
     run: Run,
     weights: dict[str, float] | None,
@@ -81,7 +80,7 @@ def command(
     model: Path | None,
     dry_run: bool,
 ) -> None:
-    """Interleave sources by weight, packed into sequences for training.
+    """Interleave sources by weight into training sequences.
 
     Reads tokens as JSON lines (plain or compressed) from FILEs or stdin, or from FILEs that
     are directories of shards. Writes a line a sequence to stdout or to -o FILE.jsonl[.zst],
@@ -93,7 +92,7 @@ def command(
       llama mix tokens/ --weights books=2,github=1 --tokens 1000000 | llama train
 
     Documents from JSON lines are kept on disk meanwhile (two bytes a token, beside -o or in
-    TMPDIR). Memory grows by 50 bytes a document. Nothing is kept from a run that is stopped:
+    TMPDIR). Memory grows by 64 bytes a document. Nothing is kept from a run that is stopped:
     the same command starts again.
     """
     from llama_cli.mixture.pack import Mixture, sequences_in
@@ -147,6 +146,7 @@ def _corpus(run: Run, model: Path | None, stack: ExitStack) -> Corpus:
 
 
 def _write(run: Run, corpus: Corpus, mixture: Mixture, stop: int) -> None:
+    from llama_cli.records import Sequence
     from llama_cli.shards.write import ShardWriter, means_shards
 
     sequences = mixture.sequences(0, stop)

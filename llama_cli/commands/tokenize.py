@@ -10,9 +10,9 @@ import click
 
 from llama_cli.commands._options import Command, stream_options
 from llama_cli.errors import UsageError
-from llama_cli.records import Document, Tokens
 
 if TYPE_CHECKING:
+    from llama_cli.records import Tokens
     from llama_cli.stream.run import Run
     from llama_cli.tokenizer.bpe import Tokenizer
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="--fit: learn from a sample of this size; takes 16 times as much memory.",
 )
 def command(run: Run, model: Path | None, fit: bool, vocab: int, fit_bytes: int) -> None:
-    """Turn documents into token ids.
+    """Turn documents into token ids, or learn a tokenizer.
 
     Reads JSON lines (plain or compressed) from FILEs or stdin. Writes a line a document to
     stdout or to -o FILE.jsonl[.zst], or binary shards to -o DIRECTORY, any name without
@@ -54,6 +54,7 @@ def command(run: Run, model: Path | None, fit: bool, vocab: int, fit_bytes: int)
       llama tokenize clean.jsonl.zst -j 0 -o tokens
       llama tokenize --fit clean.jsonl.zst -o my.model --vocab 8000
     """
+    from llama_cli.records import Document
     from llama_cli.shards.write import check_target, means_shards
     from llama_cli.tokenizer.bpe import Tokenizer
     from llama_cli.tokenizer.documents import Encode
@@ -98,6 +99,7 @@ def _write_shards(
 
 
 def _fit(run: Run, vocab: int, fit_bytes: int) -> None:
+    from llama_cli.records import Document
     from llama_cli.stream.writer import open_output
     from llama_cli.tokenizer.bpe import Tokenizer
     from llama_cli.tokenizer.fit import fit, sample
