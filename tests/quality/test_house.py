@@ -15,7 +15,7 @@ import llama_cli
 from llama_cli.cli import COMMANDS, Llama, main
 from tests.shell import ROOT, sh
 
-HEAVY = {"torch", "numpy", "sentencepiece", "zstandard", "orjson", "rich", "matplotlib", "fsspec"}
+HEAVY = {"torch", "numpy", "sentencepiece", "zstandard", "rich", "matplotlib", "fsspec"}
 
 
 def command(name: str) -> click.Command:
