@@ -6,19 +6,15 @@ import os
 import shutil
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import torch
 
-from llama_cli.carbon.estimate import estimate
-from llama_cli.carbon.words import describe as describe_carbon
+from llama_cli.commands._train_options import Options
 from llama_cli.errors import LlamaError, NotReadyError, UsageError
 from llama_cli.model.config import SIZES
 from llama_cli.model.weights import find_checkpoint
-from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
-from llama_cli.parallel.words import describe
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Sequences, first_rows, keep
@@ -26,55 +22,22 @@ from llama_cli.training.lock import locked
 from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
 from llama_cli.training.run import VALIDATION_SEQUENCES, Job, Listener, Way, train
-from llama_cli.training.settings import RECIPES, DType, Settings, default_batch, default_warmup
+from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
 
 PIPELINE = "llama fetch github . | llama filter | llama tokenize | llama mix -o mixed"
 EVERY = 1000  # steps between checkpoints of a long run; ours
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of the command, by name."""
-
-    size: str
-    data: str | None
-    run: Path | None
-    steps: int | None
-    tokens: int | None
-    batch: int | None
-    micro_batch: int | None
-    lr: float | None
-    warmup: int | None
-    seed: int
-    device: str
-    dtype: DType | None
-    attention: str
-    compile: bool | None
-    validation: str | None
-    validation_every: int | None
-    checkpoint_every: int | None
-    keep: int
-    tokenizer: Path | None
-    dry_run: bool
-    quiet: bool
-    verbose: bool
-
-
 def main(options: Options) -> None:
-    """Do what the options say."""
-    if options.steps and options.tokens:
-        raise UsageError("--steps and --tokens say the same, give one", hint="llama train --help")
-    if options.dry_run:
-        click.echo(dry_run(options))
-        return
+    """Train as the options say."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise LlamaError("training runs in one process so far", hint="llama train without torchrun")
     run = options.run or Path("runs") / options.size
     progress = Progress("train", quiet=options.quiet)
     data = options.data or _default_data()
     with locked(run):
-        job = _job(options, run, data, progress)
-        listener = Listener(time.perf_counter, progress.say, _Shown(progress, job.settings.steps))
+        job = make_job(options, run, data, progress)
+        listener = Listener(time.perf_counter, progress.say, Shown(progress, job.settings.steps))
         if not train(job, listener):
             progress.say(f"{run} is finished: {find_checkpoint(run)}")
             return
@@ -83,22 +46,7 @@ def main(options: Options) -> None:
         click.echo(draw(*curves(run)), err=True)
 
 
-def dry_run(options: Options) -> str:
-    """Say what the run would take; reads the data only if it is a directory given by name."""
-    config = SIZES[options.size]
-    tokens = options.tokens or RECIPES[options.size].tokens or CHINCHILLA_RATIO * config.parameters
-    if options.data and Path(options.data).is_dir():
-        data = Sequences(Path(options.data))
-        config = config.with_data(vocab_size=data.vocab_size, context=data.length)
-        tokens = options.tokens or len(data) * data.length
-    if options.steps:
-        batch = options.batch or default_batch(options.size, config.context)
-        tokens = options.steps * batch * config.context
-    found = plan(config, size=options.size, tokens=tokens, bf16=options.dtype != "fp32")
-    return f"{describe(options.size, found)}\n\n{describe_carbon(estimate(found.gpu_hours))}"
-
-
-class _Shown:
+class Shown:
     """The log's lines as words."""
 
     def __init__(self, progress: Progress, steps: int) -> None:
@@ -129,10 +77,11 @@ def _default_data() -> str:
     raise UsageError("no data: nothing is piped in, and there is no ./mixed", hint=PIPELINE)
 
 
-def _job(options: Options, run: Path, where: str, progress: Progress) -> Job:
+def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job:
+    """Open data and tokenizer, and settle every default."""
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     data = _sequences(where, run, tokenizer)
-    device = _device(options.device)
+    device = pick_device(options.device)
     batch = options.batch or default_batch(options.size, data.length)
     steps = _steps(options, data, batch)
     tenth = min(EVERY, max(1, -(-steps // 10)))
@@ -190,7 +139,12 @@ def _steps(options: Options, data: Sequences, batch: int) -> int:
     return options.steps or max(1, tokens // (batch * data.length))
 
 
-def _device(asked: str) -> str:
+def pick_device(asked: str) -> str:
+    """Name the device that "auto" means.
+
+    Raises:
+        NotReadyError: a GPU is asked for and there is none.
+    """
     if asked == "cuda" and not torch.cuda.is_available():
         raise NotReadyError("no usable GPU", hint="llama train --device cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked

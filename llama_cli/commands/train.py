@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from llama_cli.commands._options import Command
+from llama_cli.commands._train_options import Options, dry_run
+from llama_cli.errors import UsageError
 from llama_cli.model.config import SIZES
 
 ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
@@ -129,11 +132,15 @@ def command(**options: Any) -> None:
     line a step; MFU is (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or
     over the fastest matrix product measured at the start on a CPU.
     """
-    import os
-
+    chosen = Options(**options)
+    if chosen.steps and chosen.tokens:
+        raise UsageError("--steps and --tokens say the same, give one", hint="llama train --help")
+    if chosen.dry_run:
+        click.echo(dry_run(chosen))
+        return
     # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a step
     # takes 1 s, not 10. Read when torch is loaded, so it is set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from llama_cli.commands import _train
+    from llama_cli.commands._train import main
 
-    _train.main(_train.Options(**options))
+    main(chosen)

@@ -1,0 +1,64 @@
+"""The options of `llama train` in one place, and what they would cost; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_cli.carbon.estimate import estimate
+from llama_cli.carbon.words import describe as describe_carbon
+from llama_cli.model.config import SIZES
+from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
+from llama_cli.parallel.words import describe
+from llama_cli.training.settings import RECIPES, DType, default_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of the command, by name."""
+
+    size: str
+    data: str | None
+    run: Path | None
+    steps: int | None
+    tokens: int | None
+    batch: int | None
+    micro_batch: int | None
+    lr: float | None
+    warmup: int | None
+    seed: int
+    device: str
+    dtype: DType | None
+    attention: str
+    compile: bool | None
+    validation: str | None
+    validation_every: int | None
+    checkpoint_every: int | None
+    keep: int
+    tokenizer: Path | None
+    dry_run: bool
+    quiet: bool
+    verbose: bool
+
+
+def dry_run(options: Options) -> str:
+    """Say what the run would take; the data is read only if it is a directory given by name."""
+    config, sequences = SIZES[options.size], 0
+    if options.data and Path(options.data).is_dir():
+        from llama_cli.shards.read import Shards  # numpy, only to read shards
+
+        shards = Shards(options.data)
+        sequences = len(shards)
+        length = shards.tokens // max(sequences, 1) - 1
+        config = config.with_data(vocab_size=shards.vocab_size, context=length)
+    tokens = options.tokens or sequences * config.context or RECIPES[options.size].tokens
+    if options.steps:
+        batch = options.batch or default_batch(options.size, config.context)
+        tokens = options.steps * batch * config.context
+    found = plan(
+        config,
+        size=options.size,
+        tokens=tokens or CHINCHILLA_RATIO * config.parameters,
+        bf16=options.dtype != "fp32",
+    )
+    return f"{describe(options.size, found)}\n\n{describe_carbon(estimate(found.gpu_hours))}"

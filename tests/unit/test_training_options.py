@@ -1,0 +1,165 @@
+"""What each option of `llama train` comes to, without training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llama_cli.commands import _train
+from llama_cli.commands._train_options import Options, dry_run
+from llama_cli.errors import LlamaError, NotReadyError
+from llama_cli.stream.progress import Progress
+from llama_cli.tokenizer.bpe import Tokenizer
+from llama_cli.training.run import Job
+from tests.unit.training import LENGTH, write_sequences
+
+PLAIN = Options(
+    size="3m",
+    data=None,
+    run=None,
+    steps=None,
+    tokens=None,
+    batch=4,
+    micro_batch=None,
+    lr=None,
+    warmup=None,
+    seed=0,
+    device="cpu",
+    dtype=None,
+    attention="auto",
+    compile=None,
+    validation=None,
+    validation_every=None,
+    checkpoint_every=None,
+    keep=2,
+    tokenizer=None,
+    dry_run=False,
+    quiet=True,
+    verbose=False,
+)
+
+
+def made(tmp_path: Path, **options: Any) -> Job:
+    where = tmp_path / "data"
+    if not where.exists():
+        write_sequences(where)
+    return _train.make_job(
+        replace(PLAIN, **options), tmp_path / "run", str(where), Progress("train", quiet=True)
+    )
+
+
+def test_the_default_is_one_pass_over_the_data(tmp_path: Path) -> None:
+    settings = made(tmp_path).settings
+    assert (settings.steps, settings.batch, settings.lr) == (5, 4, 3e-3)
+
+
+def test_steps_and_tokens_say_the_length_of_the_run(tmp_path: Path) -> None:
+    assert made(tmp_path, steps=7).settings.steps == 7
+    assert made(tmp_path, tokens=7 * 4 * LENGTH).settings.steps == 7
+    assert made(tmp_path, tokens=1).settings.steps == 1
+
+
+def test_the_model_fits_the_data(tmp_path: Path) -> None:
+    config = made(tmp_path, size="15m").config
+    assert (config.dim, config.vocab_size, config.context) == (448, 50, LENGTH)
+
+
+def test_options_reach_the_settings(tmp_path: Path) -> None:
+    settings = made(tmp_path, lr=0.5, warmup=0, seed=9, dtype="bf16").settings
+    assert (settings.lr, settings.warmup) == (0.5, 0)
+    assert (settings.seed, settings.dtype) == (9, "bf16")
+
+
+def test_options_reach_the_way(tmp_path: Path) -> None:
+    way = made(
+        tmp_path,
+        attention="reference",
+        compile=True,
+        micro_batch=1,
+        checkpoint_every=3,
+        validation_every=2,
+        keep=1,
+    ).way
+    assert (way.attention, way.compile, way.micro_batch) == ("reference", True, 1)
+    assert (way.checkpoint_every, way.validation_every, way.keep) == (3, 2, 1)
+
+
+def test_a_cpu_computes_in_fp32_and_does_not_compile(tmp_path: Path) -> None:
+    job = made(tmp_path)
+    assert (job.way.device, job.way.compile, job.settings.dtype) == ("cpu", False, "fp32")
+
+
+def test_a_short_run_is_saved_and_measured_ten_times_a_long_one_every_thousand(
+    tmp_path: Path,
+) -> None:
+    assert made(tmp_path, steps=25).way.checkpoint_every == 3
+    assert made(tmp_path, steps=10**6).way.validation_every == 1000
+
+
+def test_validation_is_read_at_the_length_of_training(tmp_path: Path) -> None:
+    held = write_sequences(tmp_path / "held", 99)
+    job = made(tmp_path, validation=str(held))
+    assert job.validation is not None
+    assert job.validation.shape == (64, LENGTH + 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_and_auto_does_without() -> None:
+    with pytest.raises(NotReadyError, match="no usable GPU"):
+        _train.pick_device("cuda")
+    assert _train.pick_device("auto") == "cpu"
+
+
+def test_the_embedded_tokenizer_goes_with_data_made_with_it(tmp_path: Path) -> None:
+    embedded = Tokenizer.load()
+    write_sequences(tmp_path / "data", tokenizer_sha256=embedded.sha256)
+    assert made(tmp_path).tokenizer == embedded.model
+
+
+def test_data_of_an_unknown_tokenizer_goes_without(tmp_path: Path) -> None:
+    assert made(tmp_path).tokenizer is None
+
+
+def test_a_given_tokenizer_that_is_not_the_datas_is_refused(tmp_path: Path) -> None:
+    Tokenizer.load().save(tmp_path / "t.model")
+    assert made(tmp_path, tokenizer=tmp_path / "t.model").tokenizer is not None
+    write_sequences(tmp_path / "data", tokenizer_sha256="0123456789")
+    with pytest.raises(LlamaError, match=r"another tokenizer \(01234567\)"):
+        made(tmp_path, tokenizer=tmp_path / "t.model")
+
+
+def test_more_processes_than_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LlamaError, match="one process so far"):
+        _train.main(PLAIN)
+
+
+def test_a_dry_run_takes_the_length_of_the_data_given(tmp_path: Path) -> None:
+    data = str(write_sequences(tmp_path / "data"))
+    lines = dry_run(replace(PLAIN, data=data)).splitlines()
+    assert lines[2].split() == ["tokens", str(20 * LENGTH)]
+    lines = dry_run(replace(PLAIN, data=data, steps=3)).splitlines()
+    assert lines[2].split() == ["tokens", str(3 * 4 * LENGTH)]
+
+
+def test_a_dry_run_of_a_laptop_size_takes_20_tokens_a_parameter() -> None:
+    assert "395.9M" in dry_run(PLAIN).splitlines()[2]
+    assert "1.400T" in dry_run(replace(PLAIN, size="33b")).splitlines()[2]
+    assert "2.000B" in dry_run(replace(PLAIN, tokens=2 * 10**9)).splitlines()[2]
+
+
+def test_what_a_step_did_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("llama_cli.stream.progress.LOG_SECONDS", 0.0)
+    shown = _train.Shown(Progress("train"), 100)
+    shown({"step": 40, "loss": 5.25, "tokens_per_second": 1234.5, "seconds": 2.0})
+    shown({"step": 40, "validation_loss": 5.5})
+    assert capsys.readouterr().err.splitlines() == [
+        "llama train: step 40 of 100, loss 5.250, 1,234 tokens/s, 2 min left",
+        "llama train: step 40: validation loss 5.500",
+    ]
