@@ -122,9 +122,10 @@ def _bounded(
     size = 0
     for item in items:
         if isinstance(item, Document):
-            size += len(item.text.encode("utf-8", "replace"))
-            if limit is not None and size > limit:
-                run.say(f"stopped at {limit:,} bytes of text")
-                return
+            more = len(item.text.encode("utf-8", "replace"))
+            if limit is not None and size + more > limit:
+                run.say(f"stopped at {size:,} bytes of text")
+                break
+            size += more
         yield item
     run.note(bytes=size)

@@ -1,0 +1,49 @@
+"""Keys of paragraphs: what CCNet and C4 take for the same line is the same."""
+
+import pytest
+
+from llama_cli.filters.paragraphs import PUNCTUATION, c4_keys, ccnet_keys
+
+EMPTY = b"\0" * 8
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("  Hello World ", "hello world"),
+        ("Call 555-0199", "call 000-0000"),
+        ("He said \u201cno\u201d\u2026", "he said no"),
+        ("tab\there", "tabhere"),
+        ("\u0663 \u00dcber", "0 \u00fcber"),  # an Arabic digit; a non-ASCII letter
+        ("a\x7f\x9fb\u00e9", "ab\u00e9"),
+    ],
+)
+def test_ccnet_does_not_tell_these_lines_apart(one: str, other: str) -> None:
+    assert ccnet_keys(one) == ccnet_keys(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a b", "ab"), ("a.", "a"), ("\u00e9", "e")])
+def test_ccnet_tells_these_apart(one: str, other: str) -> None:
+    assert ccnet_keys(one) != ccnet_keys(other)
+
+
+def test_a_text_has_a_key_a_line_and_zero_where_nothing_is_left() -> None:
+    assert len(ccnet_keys("a\nb\n\nc")) == 4 * 8
+    assert ccnet_keys("a\n \n\u2026")[8:] == EMPTY * 2
+    assert ccnet_keys("") == EMPTY
+
+
+def test_ccnet_removes_34_marks() -> None:
+    assert len(set(PUNCTUATION)) == 34
+    # one of them is a full-width digit, which is a digit first
+    assert ccnet_keys(PUNCTUATION) == ccnet_keys("0")
+
+
+def test_the_same_line_has_the_same_key_among_ascii_and_other_lines() -> None:
+    assert ccnet_keys("one\ntwo")[:8] == ccnet_keys("one\nzw\u00f6lf")[:8]
+
+
+def test_c4_only_strips_and_lowers() -> None:
+    assert c4_keys(" Hello ") == c4_keys("hello")
+    assert c4_keys("1") != c4_keys("2")
+    assert c4_keys("hello") != ccnet_keys("hello")  # the two do not meet in one table
