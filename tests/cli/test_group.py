@@ -74,3 +74,11 @@ def test_a_bug_of_ours_is_one_line_and_can_be_traced(tmp_path: Path) -> None:
     )
     traced = sh(f"LLAMA_TRACEBACK=1 {sys.executable} broken.py", tmp_path)
     assert "Traceback" in traced.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shipped_completion_is_what_click_generates(shell: str) -> None:
+    script = "from llama_cli.cli import main; main(prog_name='llama')"
+    env = {"_LLAMA_COMPLETE": f"{shell}_source"}
+    done = sh(f'{sys.executable} -c "{script}"', ROOT, env=env)
+    assert done.stdout == (ROOT / "docs" / "completion" / f"llama.{shell}").read_text()
