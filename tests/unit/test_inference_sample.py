@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llama_cli.inference.sample import HEAD, draw, nucleus, uniform
+from llama_cli.inference.sample import draw, nucleus, uniform
 
 FOUR = torch.tensor([0.1, 0.4, 0.2, 0.3])
 
@@ -27,15 +27,19 @@ def test_a_token_is_kept_when_those_before_hold_exactly_top_p():
     assert nucleus(torch.tensor([0.5, 0.25, 0.25]), 0.5)[1].tolist()[:2] == [0, 1]
 
 
-def test_a_nucleus_wider_than_the_head_is_found_by_sorting():
-    flat = torch.full((4 * HEAD,), 1 / (4 * HEAD))
-    assert len(nucleus(flat, 0.5)[1]) == 2 * HEAD + 1
+@pytest.mark.parametrize("size", [100, 4096, 40_000, 400_000])
+def test_a_flat_distribution_keeps_top_p_of_its_tokens_and_one(size):
+    flat = torch.full((size,), 1 / size, dtype=torch.float64)
+    assert len(nucleus(flat, 0.5)[1]) == pytest.approx(size / 2 + 1, abs=1)
 
 
-def test_a_nucleus_inside_the_head_is_the_same_as_by_sorting():
-    p = torch.randn(4 * HEAD, generator=torch.Generator().manual_seed(0)).mul(5).softmax(-1)
-    ordered = p.sort(descending=True).values.double()
-    assert len(nucleus(p, 0.9)[1]) == int((ordered.cumsum(0) - ordered <= 0.9).sum())
+@pytest.mark.parametrize("sharpness", [1, 3, 9])
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 0.9999999])
+def test_the_floors_leave_out_nothing_that_a_full_sort_keeps(sharpness, top_p):
+    p = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).mul(sharpness).softmax(-1)
+    ordered, tokens = p.double().sort(descending=True, stable=True)
+    kept = ordered.cumsum(0) - ordered <= top_p
+    assert nucleus(p, top_p)[1].tolist() == tokens[kept & (ordered > 0)].tolist()
 
 
 def test_temperature_zero_takes_the_most_likely():
