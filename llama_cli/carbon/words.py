@@ -38,7 +38,7 @@ def describe_log(found: Footprint) -> str:
     return "\n".join(
         [
             f"{log.steps:,} steps, {log.tokens:,} tokens, {log.seconds:,.1f} s on "
-            f"{log.devices} {'cores' if log.on_cpu else 'x ' + log.device}",
+            f"{log.devices} x {'CPU core' if log.on_cpu else log.device}",
             describe(found.estimate, "core-hours" if log.on_cpu else "GPU-hours"),
             f"{found.joules_per_token:.3g} J a token, "
             f"{found.grams_per_million_tokens:.3g} g CO2e a million tokens",

@@ -31,7 +31,11 @@ def model_options(function: F) -> F:
             help="Rows that go through the model together. The results do not depend on it.",
         ),
         click.option(
-            "--device", metavar="NAME", help="cpu, cuda or cuda:N.  [default: cuda if any]"
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="cpu, cuda or cuda:N; auto takes a GPU if there is one.",
         ),
         click.option(
             "--model",
@@ -44,7 +48,7 @@ def model_options(function: F) -> F:
     return function
 
 
-def open_engine(run: Run, model: Path | None, device: str | None) -> Engine:
+def open_engine(run: Run, model: Path | None, device: str) -> Engine:
     """Load the model and its tokenizer; say on stderr which, where it was not asked for by name.
 
     Raises:
@@ -82,15 +86,15 @@ def newest_checkpoint(runs: Path) -> Path:
     raise NotReadyError(f"no model under ./{runs}; name one with --model", hint=TRAIN)
 
 
-def _device(run: Run, name: str | None) -> str:
+def _device(run: Run, name: str) -> str:
     import torch
 
-    if name is None:
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(name).type
     except RuntimeError:
-        raise UsageError(f"no device '{name}'; there are cpu, cuda and cuda:N") from None
+        raise UsageError(f"no device '{name}'; there are auto, cpu, cuda and cuda:N") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise NotReadyError(
             "no CUDA device here", hint=f"llama {run.settings.command} --device cpu"

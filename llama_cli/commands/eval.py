@@ -52,7 +52,7 @@ def command(
     tasks: tuple[str, ...],
     data: tuple[str, ...],
     model: Path | None,
-    device: str | None,
+    device: str,
     batch: int,
     limit: int | None,
     rows: Path | None,

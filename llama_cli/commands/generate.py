@@ -63,7 +63,7 @@ def command(
     files: tuple[str, ...],
     prompt: tuple[str, ...],
     model: Path | None,
-    device: str | None,
+    device: str,
     batch: int,
     max_tokens: int,
     temperature: float,

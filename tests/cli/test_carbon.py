@@ -59,7 +59,7 @@ def test_a_training_run_is_counted_from_its_directory(tmp_path):
     )
     done = sh("llama carbon --log .; llama carbon --log . --json", tmp_path)
     assert done.stdout.splitlines()[:4] == [
-        "1 steps, 1,000 tokens, 3,600.0 s on 2 cores",
+        "1 steps, 1,000 tokens, 3,600.0 s on 2 x CPU core",
         "2 core-hours x 10 W x PUE 1.1 = 22.00 Wh",
         "22.00 Wh x 0.385 kg CO2e/kWh  = 8.47 gCO2eq",
         "79.2 J a token, 8.47e+03 g CO2e a million tokens",

@@ -101,7 +101,7 @@ def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here):
     [
         ("--prompt x FILE", 2, "give FILEs or --prompt, not both\n"),
         ("--prompt x --stop ''", 2, "--stop '' would end every completion at once\n"),
-        ("--prompt x --device tpu", 2, "no device 'tpu'; there are cpu, cuda and cuda:N\n"),
+        ("--prompt x --device tpu", 2, "no device 'tpu'; there are auto, cpu, cuda and cuda:N\n"),
         ("--prompt x --model .", 1, "no checkpoint in .\n  try: llama train"),
     ],
 )

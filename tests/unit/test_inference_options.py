@@ -44,7 +44,7 @@ def test_no_checkpoint_says_what_makes_one(tmp_path, runs):
 @pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
 def test_a_gpu_is_used_where_there_is_one(monkeypatch, there, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert _device(RUN, None) == device
+    assert _device(RUN, "auto") == device
     assert _device(RUN, "cpu") == "cpu"
 
 
