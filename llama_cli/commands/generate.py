@@ -83,15 +83,16 @@ def command(
       llama generate prompts.jsonl --temperature 0 -o completions.jsonl
       llama generate --prompt 'Once upon a time' --stop . --seed 7
     """
-    from llama_cli.inference.engine import Settings
-    from llama_cli.inference.prompts import numbered, read_prompt
-    from llama_cli.records import Prompt
-
     if prompt and files:
         raise UsageError("give FILEs or --prompt, not both")
     if "" in stop:
         raise UsageError("--stop '' would end every completion at once")
     run.inputs = () if prompt else inputs_or_stdin(ctx, files)
+
+    from llama_cli.inference.engine import Settings
+    from llama_cli.inference.prompts import numbered, read_prompt
+    from llama_cli.records import Prompt
+
     engine = open_engine(run, model, device)
     settings = Settings(
         max_tokens=max_tokens,

@@ -111,6 +111,12 @@ def test_what_cannot_be_done_is_one_clear_line(here, options, code, message):
     assert done.stderr.startswith(f"llama generate: {message}")
 
 
+def test_prompts_are_not_awaited_from_a_terminal(here):
+    code, shown = on_terminal("llama generate", here)
+    assert code == 2
+    assert "Complete prompts." in shown
+
+
 def test_without_a_model_it_says_what_makes_one(tmp_path):
     done = sh("llama generate --prompt x", tmp_path)
     assert (done.returncode, done.stderr) == (
