@@ -90,8 +90,8 @@ grep -vE "$docs" all.jsonl | awk 'NR % 12 == 0' > code.jsonl
 llama fetch files translations > translations.jsonl
 wc -c docs.jsonl books.jsonl code.jsonl translations.jsonl
 
-# 4. Learn. The books are few, so they count sixteen times.
-sixteen_times() { for _ in {1..16}; do cat "$1"; done; }
-sixteen_times books.jsonl | cat docs.jsonl - code.jsonl translations.jsonl |
+# 4. Learn. The books are few, so they count 32 times.
+repeated() { for _ in {1..32}; do cat "$1"; done; }
+repeated books.jsonl | cat docs.jsonl - code.jsonl translations.jsonl |
     llama tokenize --fit -o default.model
 sha256sum default.model

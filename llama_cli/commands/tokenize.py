@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=200_000_000,
     show_default=True,
-    help="--fit: learn from a sample of this size; takes 16 times as much memory.",
+    help="--fit: learn from a sample of this size; takes up to 16 times as much memory.",
 )
 def command(run: Run, model: Path | None, fit: bool, vocab: int, fit_bytes: int) -> None:
     """Turn documents into token ids, or learn a tokenizer.
