@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from llama_cli.records import Document, Rejected
@@ -20,7 +21,6 @@ from llama_cli.sources.languages import language_of
 from llama_cli.sources.ownership import Ownership, telling
 
 MAX_ITEM = 1 << 20  # bytes; files of BigQuery's GitHub data, the paper's source, end there
-MAX_LICENCE = 1 << 24  # bytes; ours: the largest RECORDs have a few megabytes
 MADE = {".git", ".hg", ".svn", "__pycache__"}  # folders of histories and caches: no sources
 
 
@@ -82,7 +82,7 @@ class _Tree:
         folders: dict[str, dict[str, bytes]] = defaultdict(dict)
         for member in members(where):
             split = None if member.is_link else telling(member.path)
-            if split and member.size <= MAX_LICENCE:
+            if split:
                 folders[split[0]][split[1]] = member.read()
         for folder in list(folders):
             self.ownership.enter(folder, folders.pop(folder))
@@ -122,9 +122,7 @@ def _telling_files(entries: list[os.DirEntry[str]]) -> dict[str, bytes]:
         is_info = entry.name.endswith(".dist-info") and entry.is_dir(follow_symlinks=False)
         for file in sorted(root.rglob("*")) if is_info else [root]:
             name = file.relative_to(root.parent).as_posix()
-            if telling(name) and file.is_file() and file.stat().st_size <= MAX_LICENCE:
-                try:
+            if telling(name) and file.is_file() and not file.is_symlink():
+                with suppress(OSError):  # its files have no licence then, and are counted so
                     found[name] = file.read_bytes()
-                except OSError:  # the walk will meet and count it
-                    continue
     return found

@@ -1,8 +1,7 @@
 """The main text of an HTML page, by Resiliparse.
 
-On the pages of scrapinghub's article benchmark (4-gram F1) its main-content heuristics
-give .926 at 671 pages/s with the switches below, .898 with its defaults; trafilatura
-gives .955 at 46 pages/s.
+On the pages of scrapinghub's article benchmark (4-grams) the switches below give an F1 of
+.93 at hundreds of pages a second, its defaults .90; trafilatura gives .955 at 46.
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
 """Keys of paragraphs: what CCNet and C4 take for the same line is the same."""
 
-import pytest
+import re
+from array import array
 
-from llama_cli.filters.paragraphs import PUNCTUATION, c4_keys, ccnet_keys
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from llama_cli.filters.paragraphs import CCNET_SEED, PUNCTUATION, c4_keys, ccnet_keys
 
 EMPTY = b"\0" * 8
 
@@ -47,3 +53,17 @@ def test_c4_only_strips_and_lowers() -> None:
     assert c4_keys(" Hello ") == c4_keys("hello")
     assert c4_keys("1") != c4_keys("2")
     assert c4_keys("hello") != ccnet_keys("hello")  # the two do not meet in one table
+
+
+def ccnet_normal_form(line: str) -> str:
+    """CCNet's definition, line by line and character by character."""
+    line = re.sub(r"\d", "0", line.strip().lower())
+    control = {chr(code) for code in (*range(32), *range(127, 160))}
+    return "".join(letter for letter in line if letter not in control | set(PUNCTUATION))
+
+
+@given(st.text(st.sampled_from("aA1\u0663\u00df\u03a3 .\t\x1c\x7f\x85\u2026\u201c\n")))
+def test_whole_texts_are_normalised_as_ccnet_does_line_by_line(text: str) -> None:
+    lines = [ccnet_normal_form(line).encode() for line in text.split("\n")]
+    keys = [xxh3_64_intdigest(line, seed=CCNET_SEED) if line else 0 for line in lines]
+    assert ccnet_keys(text) == array("Q", keys).tobytes()

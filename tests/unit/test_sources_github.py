@@ -247,3 +247,28 @@ def test_a_name_of_any_bytes_becomes_an_id(tmp_path: Path) -> None:
     (document,) = (item for item in fetch(tmp_path) if isinstance(item, Document))
     assert document.id == f"{tmp_path.name}/\ufffd.py"
     assert b"\xef\xbf\xbd.py" in document.to_json()
+
+
+def test_a_licence_that_is_a_link_or_cannot_be_read_licenses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text(MIT)
+    tree = tmp_path / "demo"
+    tree.mkdir()
+    (tree / "a.py").write_text("a = 1\n")
+    (tree / "LICENSE").symlink_to(outside)
+    assert reasons(fetch(tree))["a.py"] == "licence.unknown"
+
+    (tree / "LICENSE").unlink()
+    (tree / "LICENSE").write_text(MIT)
+    assert kept(fetch(tree)) == ["a.py"]
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "LICENSE":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert reasons(fetch(tree))["a.py"] == "licence.unknown"
