@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from llama_cli.records import Document, Rejected
@@ -18,7 +18,8 @@ from llama_cli.sources import Item, Limits, clean, licences, named
 from llama_cli.sources.archives import members
 from llama_cli.sources.decode import NotText, decode
 from llama_cli.sources.languages import language_of
-from llama_cli.sources.ownership import Ownership, telling
+from llama_cli.sources.licence_files import installed, telling_files
+from llama_cli.sources.ownership import Owner, Ownership, telling
 
 MAX_ITEM = 1 << 20  # bytes; files of BigQuery's GitHub data, the paper's source, end there
 MADE = {".git", ".hg", ".svn", "__pycache__"}  # folders of histories and caches: no sources
@@ -27,8 +28,13 @@ MADE = {".git", ".hg", ".svn", "__pycache__"}  # folders of histories and caches
 def find(inputs: Iterable[str], limits: Limits) -> Iterator[Item]:
     """Yield the files of source trees, sorted by path (of a tar: in its order)."""
     for where, name in named(inputs):
-        tree = _Tree(name, limits.max_item or MAX_ITEM)
-        yield from tree.folder(Path(where), "") if Path(where).is_dir() else tree.archive(where)
+        root, largest = Path(where), limits.max_item or MAX_ITEM
+        if "://" not in where and language_of(where) and root.is_file():
+            yield _Tree(name, largest, installed(root)).file(root)
+        elif root.is_dir():
+            yield from _Tree(name, largest, installed(root)).folder(root, "")
+        else:
+            yield from _Tree(name, largest, {}).archive(where)
 
 
 def load(item: Item, limits: Limits) -> Document | Rejected:
@@ -52,9 +58,15 @@ def load(item: Item, limits: Limits) -> Document | Rejected:
 class _Tree:
     """One input: its name, and the licences known so far."""
 
-    def __init__(self, name: str, max_item: int) -> None:
+    def __init__(self, name: str, max_item: int, installed: Mapping[str, Owner]) -> None:
         self.name, self.max_item = name, max_item
-        self.ownership = Ownership()
+        self.ownership = Ownership(installed)
+
+    def file(self, path: Path) -> Item:
+        """Take a single source file."""
+        size = path.stat().st_size
+        item = self.item(self.name, size, path, self.reason(self.name, size))
+        return replace(item, id=self.name)
 
     def folder(self, folder: Path, path: str) -> Iterator[Item]:
         """Walk a directory; nothing is held but the way down from the root."""
@@ -64,7 +76,7 @@ class _Tree:
             reason, facts = ("read", "unreadable"), {"path": path, "error": error.strerror}
             yield Item(f"{self.name}/{path}", 0, b"", facts, reason)
             return
-        self.ownership.enter(path, _telling_files(entries))
+        self.ownership.enter(path, telling_files(entries))
         for entry in entries:
             below = f"{path}/{clean(entry.name)}" if path else clean(entry.name)
             if entry.is_symlink():
@@ -112,17 +124,3 @@ class _Tree:
         if language_of(path) is None:
             return "file", "not_source"
         return ("file", "too_large") if size > self.max_item else None
-
-
-def _telling_files(entries: list[os.DirEntry[str]]) -> dict[str, bytes]:
-    """Read the files of a folder, and of the dist-info folders in it, that tell licences."""
-    found: dict[str, bytes] = {}
-    for entry in entries:
-        root = Path(entry.path)
-        is_info = entry.name.endswith(".dist-info") and entry.is_dir(follow_symlinks=False)
-        for file in sorted(root.rglob("*")) if is_info else [root]:
-            name = file.relative_to(root.parent).as_posix()
-            if telling(name) and file.is_file() and not file.is_symlink():
-                with suppress(OSError):  # its files have no licence then, and are counted so
-                    found[name] = file.read_bytes()
-    return found

@@ -2,7 +2,8 @@
 
 A directory of installed Python packages holds `NAME.dist-info` folders; the RECORD in each
 lists the package's files, and METADATA says the licence. Elsewhere the nearest LICENSE or
-COPYING file up the tree counts, and nothing beyond the root of the input does.
+COPYING file up the tree counts, and none beyond the root of the input does: only a RECORD,
+which names the very file, is looked for above it.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ class Ownership:
     its own, enters them all first, and holds as much as it has licence files and RECORDs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, installed: Mapping[str, Owner] | None = None) -> None:
         self._folders: dict[str, _Folder] = {}
+        self._installed = installed or {}  # files of the input that a RECORD above it lists
 
     def enter(self, folder: str, files: Mapping[str, bytes]) -> None:
         """Take in the files of a folder that tell licences; names are relative to it."""
         texts = [_text(data) for name, data in files.items() if "/" not in name]
         licence = licences.join(map(licences.recognise, texts)) if texts else None
-        found = _Folder(licence, dict(_owners(files)))
+        found = _Folder(licence, dict(owners(files)))
         if found.licence or found.owners:
             self._folders[folder] = found
 
@@ -60,6 +62,8 @@ class Ownership:
         for name, found in above:
             if owner := found.owners.get(path[len(name) + 1 :] if name else path):
                 return owner
+        if owner := self._installed.get(path):
+            return owner
         nearest = (found.licence for _, found in above if found.licence)
         return next(nearest, licences.UNKNOWN), None
 
@@ -80,7 +84,8 @@ def telling(path: str) -> tuple[str, str] | None:
     return ("/".join(parts[:-1]), base) if licences.is_licence_file(base) else None
 
 
-def _owners(files: Mapping[str, bytes]) -> Iterator[tuple[str, Owner]]:
+def owners(files: Mapping[str, bytes]) -> Iterator[tuple[str, Owner]]:
+    """Yield (path, owner) of the files that RECORDs list; `files` are as `enter` takes them."""
     for name, data in files.items():
         folder, _, base = name.rpartition("/")
         if base == "RECORD" and f"{folder}/METADATA" in files:

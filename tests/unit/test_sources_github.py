@@ -272,3 +272,35 @@ def test_a_licence_that_is_a_link_or_cannot_be_read_licenses_nothing(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     assert reasons(fetch(tree))["a.py"] == "licence.unknown"
+
+
+def test_an_installed_package_is_fetched_by_its_own_directory(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    for name, text in {
+        "demo/core/a.py": "a = 1\n",
+        "demo/stray.py": "b = 1\n",
+        "single.py": "c = 1\n",
+        "other/a.py": "d = 1\n",
+        "demo-1.dist-info/METADATA": "Name: demo\nVersion: 1\nLicense-Expression: MIT\n",
+        "demo-1.dist-info/RECORD": "demo/core/a.py,,\nsingle.py,,\n",
+        "other-1.dist-info/METADATA": "Name: other\nVersion: 1\nLicense-Expression: ISC\n",
+        "other-1.dist-info/RECORD": "other/a.py,,\n",
+        "empty-1.dist-info/METADATA": "Name: empty\n",
+    }.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+    items = fetch(site / "demo", site / "demo" / "core", site / "single.py", site / "other")
+    assert [item.id for item in items if isinstance(item, Document)] == [
+        "demo/core/a.py",
+        "core/a.py",
+        "single.py",
+    ]
+    assert all(item.metadata["package"] == "demo 1" for item in items if isinstance(item, Document))
+    assert reasons(items) == {"stray.py": "licence.unknown", "a.py": "licence.not_allowed"}
+
+
+def test_a_single_file_has_the_licence_it_names(tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text("// SPDX-License-Identifier: MIT\nint a;\n")
+    (document,) = fetch(tmp_path / "a.c")
+    assert isinstance(document, Document)
+    assert (document.id, document.metadata["licence"]) == ("a.c", "MIT")
