@@ -86,8 +86,8 @@ def restore(checkpoint: Path, trainer: Trainer) -> int:
 
 def clear_leftovers(run: Path) -> None:
     """Remove what runs that were killed left half-written; only under the run's lock."""
-    for part in run.glob(".checkpoint-*.part"):
-        shutil.rmtree(part)
+    for part in run.glob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def _resumable(checkpoint: Path) -> bool:

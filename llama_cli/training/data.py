@@ -80,17 +80,25 @@ def keep(where: str, directory: Path, *, vocab_size: int, tokenizer_sha256: str 
     """Write JSON lines of sequences into a shard directory, 2 bytes a token.
 
     Raises:
-        DataError: a line is no sequence, or names a token outside the vocabulary.
+        DataError: a line is no sequence, is not as long as the first, or names a token outside
+            the vocabulary.
+        LlamaError: there is no line.
     """
+    length = 0
     with ShardWriter(
         directory, kind="sequences", vocab_size=vocab_size, tokenizer_sha256=tokenizer_sha256
     ) as shards:
         for _, number, line in read_lines([where]):
             try:
                 sequence = Sequence.from_json(line)
+                length = length or len(sequence.tokens)
+                if len(sequence.tokens) != length:
+                    raise ValueError(f"{len(sequence.tokens)} tokens, where the first has {length}")
                 shards.add(sequence.tokens, "+".join(sequence.sources))
             except ValueError as error:
                 raise DataError(shown(where), number, str(error)) from None
+        if not length:
+            raise LlamaError(f"{shown(where)} holds no sequence", hint="llama train --data mixed")
 
 
 def first_rows(where: str, count: int, *, length: int, vocab_size: int) -> Tensor:

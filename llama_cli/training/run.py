@@ -153,7 +153,7 @@ class _Loop:
                 if last or stop or self.done % job.way.checkpoint_every == 0:
                     self._save()
                 if stop.signal and not last:
-                    _end(stop.signal, self.done)
+                    _end(stop.signal, self.done, self.listener.say)
         finally:
             self.log.close()
 
@@ -206,12 +206,12 @@ class _Loop:
         )
 
 
-def _end(signal: Signals, step: int) -> None:
+def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:
+    message = f"stopped after step {step:,}, with a checkpoint"
     if signal is Signals.SIGINT:
+        say(message)
         raise KeyboardInterrupt
-    raise Interrupted(
-        f"stopped after step {step:,}, with a checkpoint", hint="the same command again"
-    )
+    raise Interrupted(message, hint="the same command again")
 
 
 def _trainer(job: Job) -> Trainer:

@@ -9,6 +9,7 @@ import pytest
 
 from llama_cli.errors import DataError, LlamaError
 from llama_cli.shards.read import Shards
+from llama_cli.shards.write import ShardWriter
 from llama_cli.training.data import Sequences, first_rows, keep
 from tests.unit.training import LENGTH, VOCAB, write_sequences
 
@@ -52,11 +53,23 @@ def lines(path: Path, *rows: object) -> str:
     return str(path)
 
 
-def test_sequences_of_several_lengths_are_refused(tmp_path: Path) -> None:
-    where = lines(tmp_path / "s.jsonl", [1, 2, 3], [1, 2])
-    keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
+def test_shards_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "d", kind="sequences", vocab_size=VOCAB) as shards:
+        shards.add([1, 2, 3], "files")
+        shards.add([1, 2], "files")
     with pytest.raises(LlamaError, match="sequences of 2 to 3 tokens"):
         Sequences(tmp_path / "d")
+
+
+def test_a_line_of_another_length_is_named(tmp_path: Path) -> None:
+    where = lines(tmp_path / "s.jsonl", [1, 2, 3], [1, 2])
+    with pytest.raises(DataError, match=r"s\.jsonl:2: 2 tokens, where the first has 3"):
+        keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
+
+
+def test_no_line_is_no_data(tmp_path: Path) -> None:
+    with pytest.raises(LlamaError, match=r"s\.jsonl holds no sequence"):
+        keep(lines(tmp_path / "s.jsonl"), tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
 
 
 def test_kept_lines_are_the_sequences_of_the_stream(tmp_path: Path) -> None:
