@@ -24,10 +24,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cog --check docs/reference/*.md
+	$(BIN)/python -m cogapp --check docs/reference/*.md
 
 docs: install
-	$(BIN)/cog -r docs/reference/*.md
+	$(BIN)/python -m cogapp -r docs/reference/*.md
 
 bench: install
 	$(BIN)/python tests/bench/run.py
