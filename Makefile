@@ -32,10 +32,17 @@ docs: install
 bench: install
 	$(BIN)/python tests/bench/run.py
 
+# `make gpu PYTHON=python3` uses what is installed there; plain `make gpu` uses .venv
+ifeq ($(origin PYTHON),command line)
+gpu: GPU_PYTHON := $(PYTHON)
+else
+gpu: GPU_PYTHON := $(BIN)/python
 gpu: install
-	$(BIN)/python -m cuda_ext.build
-	$(BIN)/python -m pytest tests/gpu -m gpu -rs
-	$(BIN)/python -m tests.gpu.time_attention
+endif
+gpu:
+	$(GPU_PYTHON) -m cuda_ext.build
+	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -rs -p no:cacheprovider
+	$(GPU_PYTHON) -m tests.gpu.time_attention
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
