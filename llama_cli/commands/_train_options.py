@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_cli.carbon.estimate import estimate
-from llama_cli.carbon.words import describe as describe_carbon
 from llama_cli.model.config import SIZES
 from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
 from llama_cli.parallel.words import describe
@@ -43,6 +41,9 @@ class Options:
 
 def dry_run(options: Options) -> str:
     """Say what the run would take; the data is read only if it is a directory given by name."""
+    from llama_cli.carbon.estimate import estimate
+    from llama_cli.carbon.words import describe as describe_carbon  # zstandard, not for --help
+
     config, sequences = SIZES[options.size], 0
     if options.data and Path(options.data).is_dir():
         from llama_cli.shards.read import Shards  # numpy, only to read shards

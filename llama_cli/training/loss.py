@@ -44,13 +44,13 @@ class _HeadLoss(torch.autograd.Function):
 def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     """Give the summed loss, and softmax minus one-hot, in fp32."""
     wide = logits_NV.float()
-    target = targets_N[:, None]
+    rows = torch.arange(len(wide), device=wide.device)
     wide -= wide.amax(-1, keepdim=True)
-    right = wide.gather(-1, target)
-    sums = wide.exp_().sum(-1, keepdim=True)
-    loss = (sums.log() - right).sum()
-    wide /= sums
-    return loss, wide.scatter_add_(-1, target, torch.full_like(right, -1.0))
+    right = wide[rows, targets_N]
+    sums = wide.exp_().sum(-1)
+    wide /= sums[:, None]
+    wide[rows, targets_N] -= 1.0
+    return (sums.log() - right).sum(), wide
 
 
 def head_loss(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "3m": Recipe(3e-3, 2048),  # the laptop's three are ours, see docs/log.md
+    "3m": Recipe(3e-3, 2048),  # these three are ours
     "15m": Recipe(2e-3, 8192),
     "110m": Recipe(1e-3, 65_536),
     "7b": Recipe(3.0e-4, PAPER_BATCH, 10**12),
