@@ -111,16 +111,18 @@ def command(run: Run, held_out: Path | None, held_out_share: float, **rules: flo
     settings = Settings(**rules)  # type: ignore[arg-type]
     candidates = run.map(Document.from_json, partial(prepare, settings=settings))
     documents = first_copies(candidates, settings)
+    number = 0
     with ExitStack() as stack:
         if held_out:
             aside = stack.enter_context(open_output(held_out))
-            number = 0
 
             def keep(document: Document) -> None:
                 nonlocal number
                 aside.write(document.to_json() + b"\n")
                 number += 1
-                run.note(held_out=number)
 
             documents = hold_out(documents, held_out_share, keep)
         run.write(documents)
+    if held_out:
+        run.note(held_out=number)
+        run.say(f"held out {number:,} documents in {held_out}")

@@ -138,6 +138,7 @@ class Run:
             for result in batch:
                 self.counts.read += 1
                 yield result
+            self._progress.tick(self._state)
 
     def watch(self, items: Iterable[T]) -> Iterator[T]:
         """Pass on records that come from elsewhere than the inputs; count and show them."""

@@ -160,3 +160,10 @@ def test_what_fetch_writes_filter_reads(tmp_path: Path) -> None:
     row = json.loads(done.stdout)
     assert row["text"] == "print(1)\n"
     assert row["metadata"]["licence"] == "MIT"
+
+
+def test_what_is_held_out_is_counted_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("".join(line(str(n), f"text {n}") for n in range(3)))
+    done = sh("llama filter in.jsonl --held-out all.jsonl --held-out-share 1", tmp_path)
+    assert "llama filter: held out 3 documents in all.jsonl\n" in done.stderr
+    assert ", 3 in, 0 out, " in done.stderr
