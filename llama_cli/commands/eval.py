@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     callback=lambda ctx, _, value: _list(ctx) if value else None,
     help="List the tasks, and end.",
 )
-@click.option("--dry-run", is_flag=True, help="Write what the model would see, and end.")
+@click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
 @stream_options(files=False, workers=False)
 def command(
     run: Run,

@@ -59,7 +59,7 @@ class SourceName(click.ParamType[str]):
     metavar="BYTES",
     help="End before the text of all documents exceeds this.",
 )
-@click.option("--dry-run", is_flag=True, help="List what would be read, with its bytes.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be read, with its bytes.")
 def command(
     run: Run,
     source: str,

@@ -111,6 +111,7 @@ COUNT = click.IntRange(1)
     help="The .model file of the data.  [default: the embedded one, if the data is made with it]",
 )
 @click.option(
+    "-n",
     "--dry-run",
     is_flag=True,
     help="Print parameters, memory, FLOPs, GPU-hours and energy, and train nothing.",

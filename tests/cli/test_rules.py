@@ -341,7 +341,7 @@ def test_the_result_of_a_report_is_comparable_between_runs(tmp_path: Path) -> No
     assert {"seconds", "cpu_seconds", "peak_rss", "host", "started"} <= set(first["run"])
 
 
-# 27, 32: options
+# 24, 27, 32: options
 
 
 def test_the_same_letter_means_the_same_everywhere() -> None:
@@ -359,6 +359,21 @@ def test_the_same_letter_means_the_same_everywhere() -> None:
     assert letters["-o"] == {"--output"}
     assert letters["-j"] == {"--jobs"}
     assert letters["-n"] == {"--dry-run"}
+
+
+@pytest.mark.parametrize("name", ["fetch", "mix", "train", "eval"])
+def test_a_dry_run_has_the_same_letter_everywhere(name: str) -> None:
+    from tests.reference import found
+
+    (option,) = (each for each in found(name).params if each.name == "dry_run")
+    assert option.opts == ["-n", "--dry-run"]
+
+
+@pytest.mark.parametrize("command", ["", "carbon"])
+def test_help_has_a_letter(tmp_path: Path, command: str) -> None:
+    short = sh(f"llama {command} -h", tmp_path)
+    assert short.returncode == 0
+    assert short.stdout == sh(f"llama {command} --help", tmp_path).stdout
 
 
 def test_no_option_takes_a_secret() -> None:
