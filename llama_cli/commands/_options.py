@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from llama_cli.cli import COMMANDS
 from llama_cli.config import Origins, settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +25,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 OUTPUT = click.Path(path_type=Path)
 STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")
 OWN = ("config", "show_config", "color")  # not settings of the command itself
-COMMANDS = ("fetch", "filter", "tokenize", "mix", "train", "eval", "generate", "carbon")
 
 
 class Command(click.Command):
