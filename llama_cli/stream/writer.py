@@ -11,7 +11,7 @@ import gzip
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,7 +51,12 @@ def _is_terminal(path: Path | None) -> bool:
 @contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
     stream = io.BufferedWriter(io.FileIO(1, "wb", closefd=False), BLOCK)
-    yield stream
+    try:
+        yield stream
+    except Exception:
+        with suppress(OSError):  # stdout itself may be what failed
+            stream.flush()  # what was done before a fatal error is not lost with the block
+        raise
     stream.flush()  # a short output meets a closed pipe, or a full disk, only here
 
 
