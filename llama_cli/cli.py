@@ -19,6 +19,7 @@ import click
 from llama_cli import __version__
 from llama_cli.config import nearest
 from llama_cli.errors import LlamaError
+from llama_cli.stream.progress import coloured
 
 COMMANDS = {
     "fetch": "Turn crawls, source trees and files into documents.",
@@ -111,8 +112,10 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _say(ctx: click.Context, error: LlamaError) -> None:
-    name = f"llama {ctx.invoked_subcommand or ''}".strip()
-    click.echo(f"{name}: {error}", err=True)
+    name = f"llama {ctx.invoked_subcommand or ''}".strip() + ":"
+    colour = coloured()
+    shown = click.style(name, fg="red", bold=True) if colour else name
+    click.echo(f"{shown} {error}", err=True, color=colour)
     if error.hint:
         click.echo(f"  try: {error.hint}", err=True)
 

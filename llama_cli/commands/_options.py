@@ -55,7 +55,7 @@ def _common() -> list[click.Parameter]:
             show_default=True,
             is_eager=True,
             callback=_set_color,
-            help="Colour what people read; data never is.",
+            help="Colour the name before a fatal error; data never is.",
         ),
         click.Option(
             ["--config"],

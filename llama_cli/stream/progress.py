@@ -16,6 +16,18 @@ LOG_SECONDS = 30.0  # between two plain lines; ours
 WIDTH = 100  # characters; ours
 
 
+def coloured() -> bool:
+    """Tell whether messages on stderr may have colour (https://no-color.org).
+
+    `--color` sets one of the two variables, and unsets the other.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 class Progress:
     """Say lines on stderr, and keep at most one changing line below them."""
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,53 @@ def test_no_line_changes_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert "\r" not in sh("llama filter in > out", tmp_path).stderr
 
 
+def test_without_a_terminal_a_plain_line_comes_now_and_then(tmp_path: Path) -> None:
+    write(tmp_path / "in", 30_000)
+    script = (
+        "import llama_cli.stream.progress as progress\n"
+        "assert progress.LOG_SECONDS == 30\n"
+        "progress.LOG_SECONDS = 0.0\n"
+        "from llama_cli.cli import main\n"
+        "main(['filter', 'in', '-o', 'out'])\n"
+    )
+    (tmp_path / "often.py").write_text(script)
+    lines = sh(f"{sys.executable} often.py", tmp_path).stderr.splitlines()
+    assert len(lines) > 2
+    for line in lines[:-1]:
+        assert re.fullmatch(r"llama filter: [\d,]+ in, [\d,]+ out, 0 rejected, [\d,]+/s", line)
+
+
+RED = "\x1b[31m\x1b[1mllama filter:\x1b[0m nothing: "
+
+
+@pytest.mark.parametrize(
+    ("command", "red"),
+    [
+        ("llama filter nothing", True),
+        ("llama filter --color never nothing", False),
+        ("NO_COLOR=1 llama filter nothing", False),
+        ("NO_COLOR=1 llama filter --color always nothing", True),
+        ("NO_COLOR= llama filter nothing", True),
+        ("TERM=dumb llama filter nothing", False),
+        ("TERM=dumb FORCE_COLOR=1 llama filter nothing", True),
+    ],
+)
+def test_a_fatal_error_has_colour_on_a_terminal_unless_told(
+    tmp_path: Path, command: str, red: bool
+) -> None:
+    code, shown = on_terminal(command, tmp_path)
+    assert code == 1
+    assert (RED in shown, "\x1b" in shown) == (red, red)
+
+
+def test_without_a_terminal_only_force_gives_colour_and_data_has_none(tmp_path: Path) -> None:
+    write(tmp_path / "in", 2)
+    assert "\x1b" not in sh("llama filter nothing", tmp_path).stderr
+    for force in ("FORCE_COLOR=1 llama filter", "llama filter --color always"):
+        assert RED in sh(f"{force} nothing", tmp_path).stderr
+        assert ids(sh(f"{force} in", tmp_path).stdout) == [0, 1]
+
+
 def test_records_are_flushed_one_by_one_when_asked(tmp_path: Path) -> None:
     process = subprocess.Popen(
         f"{LLAMA} filter --line-buffered -q".split(),
@@ -132,6 +180,15 @@ def test_many_bad_lines_are_named_up_to_a_point_and_all_counted(tmp_path: Path) 
     assert sum("not JSON" in line for line in lines) == 20
     assert "llama filter: 100 malformed lines in all (-v names each)" in lines
     assert sh("llama filter -v in", tmp_path).stderr.count("not JSON") == 100
+
+
+def test_records_done_before_a_fatal_error_come_out(tmp_path: Path) -> None:
+    from llama_cli.filters.duplicates import DOCUMENTS
+
+    write(tmp_path / "in", 2000)
+    done = sh("llama filter in nothing", tmp_path)
+    assert done.returncode == 1
+    assert ids(done.stdout) == list(range(2000 // DOCUMENTS * DOCUMENTS))
 
 
 def test_messages_are_lower_case_without_a_full_stop(tmp_path: Path) -> None:
@@ -214,6 +271,25 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.05)
     raise TimeoutError
+
+
+def test_a_closed_pipe_does_not_kill_at_once(tmp_path: Path) -> None:
+    """A dropped socket must be an error that `fetch` can tell, not the end of the process."""
+    script = (
+        "import signal, llama_cli.carbon.estimate as estimate\n"
+        "def look(*a, **k):\n"
+        "    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN\n"
+        "    raise ConnectionResetError(104, 'Connection reset by peer', 'http://a')\n"
+        "estimate.estimate = look\n"
+        "from llama_cli.cli import main\n"
+        "main(['carbon', '--gpu-hours', '1'])\n"
+    )
+    (tmp_path / "look.py").write_text(script)
+    done = sh(f"{sys.executable} look.py", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "llama carbon: http://a: Connection reset by peer\n",
+    )
 
 
 def test_a_full_disk_is_one_line_and_1(tmp_path: Path) -> None:
