@@ -18,11 +18,17 @@ ENDINGS = {
 }
 ENVIRONMENT = {
     "LLAMA_<COMMAND>_<OPTION>": "sets any option: `LLAMA_FILTER_JOBS=4`",
+    "LLAMA_TRAIN_ATTENTION": "as above, and the attention of `eval` and `generate` too",
     "LLAMA_TRACEBACK": "1 shows the traceback of an unexpected error",
     "LLAMA_BUILD_CUDA": "0 or 1: never or always build the CUDA extension when installing",
-    "NO_COLOR, FORCE_COLOR": "turn colour off or on for what people read",
+    "CUDA_HOME": "where `bin/nvcc` is looked for when installing; otherwise on PATH",
+    "NO_COLOR, FORCE_COLOR": "turn the colour of fatal errors off or on; `--color` beats both",
+    "TERM": "`dumb` is a terminal without colour and without a changing line",
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
+    "WORLD_SIZE": "set by torchrun; `train` refuses more than 1 so far",
+    "OMP_WAIT_POLICY": "`train` makes it `PASSIVE` unless it is set: waiting threads sleep",
+    "CUBLAS_WORKSPACE_CONFIG": "`train` makes it `:4096:8` unless it is set: sums in one order",
 }
 
 

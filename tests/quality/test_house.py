@@ -13,6 +13,7 @@ import pytest
 
 import llama_cli
 from llama_cli.cli import COMMANDS, Llama, main
+from tests.reference import ENVIRONMENT
 from tests.shell import ROOT, sh
 
 HEAVY = {"torch", "numpy", "sentencepiece", "zstandard", "rich", "matplotlib", "fsspec"}
@@ -92,6 +93,21 @@ def test_help_is_quick() -> None:
 def test_the_reference_is_what_help_prints() -> None:
     done = sh(f"{sys.executable} -m cogapp --check docs/reference/*.md", ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_environment_variable_that_is_read_is_documented() -> None:
+    read = re.compile(r"""(?:environ|getenv)\S*?[\[(]["'](\w+)["']""")
+    files = [ROOT / "setup.py", *ROOT.glob("llama_cli/**/*.py"), *ROOT.glob("cuda_ext/*.py")]
+    found = {name for path in files for name in read.findall(path.read_text(encoding="utf-8"))}
+    assert {"LLAMA_TRACEBACK", "CUDA_HOME", "OMP_WAIT_POLICY"} <= found
+    documented = {name for names in ENVIRONMENT for name in names.split(", ")}
+    assert found - documented == set()
+
+
+def test_every_exit_code_is_documented() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    assert listed == {0, 1, 2, 3, 75, 130, 141, 143}
 
 
 def test_every_row_of_the_paper_table_names_files_that_exist() -> None:
