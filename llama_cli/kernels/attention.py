@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from llama_cli.errors import NotReadyError
+from llama_cli.errors import NotReadyError, UsageError
 from llama_cli.kernels import extension
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -82,12 +82,12 @@ def backend(device: str, dtype: torch.dtype, asked: str | None = None) -> str:
     by name and cannot run is an error, never a silent fallback.
 
     Raises:
-        ValueError: no backend has that name.
+        UsageError: no backend has that name.
         NotReadyError: the backend is not built, not installed, or not for this device.
     """
     name = asked or os.environ.get("LLAMA_TRAIN_ATTENTION") or "auto"
     if name not in BACKENDS:
-        raise ValueError(f"attention is one of {', '.join(BACKENDS)}, not '{name}'")
+        raise UsageError(f"attention is one of {', '.join(BACKENDS)}, not '{name}'")
     missing = _missing(name, device, dtype)
     if missing:
         raise NotReadyError(f"attention backend '{name}' {missing[0]}", hint=missing[1])

@@ -117,6 +117,14 @@ def test_prompts_are_not_awaited_from_a_terminal(here):
     assert "Complete prompts." in shown
 
 
+def test_an_attention_that_there_is_not_is_named(here):
+    done = sh("LLAMA_TRAIN_ATTENTION=flash llama generate --prompt x", here)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "llama generate: attention is one of auto, cuda, sdpa, xformers, reference, not 'flash'",
+    )
+
+
 def test_without_a_model_it_says_what_makes_one(tmp_path):
     done = sh("llama generate --prompt x", tmp_path)
     assert (done.returncode, done.stderr) == (

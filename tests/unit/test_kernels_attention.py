@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from llama_cli.errors import NotReadyError
-from llama_cli.kernels.attention import backend, causal_attention, reference, sdpa
+from llama_cli.commands.train import ATTENTION
+from llama_cli.errors import NotReadyError, UsageError
+from llama_cli.kernels.attention import BACKENDS, backend, causal_attention, reference, sdpa
 
 
 def qkv(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,8 +60,12 @@ def test_xformers_installed_is_still_refused_on_a_cpu(monkeypatch: pytest.Monkey
     assert backend("cuda", torch.float32, "xformers") == "xformers"
 
 
+def test_train_offers_the_backends_that_there_are() -> None:
+    assert ATTENTION == BACKENDS  # a copy, so that --help need not load torch
+
+
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="not 'flash'"):
+    with pytest.raises(UsageError, match="not 'flash'"):
         backend("cpu", torch.float32, "flash")
 
 
