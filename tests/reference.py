@@ -1,12 +1,18 @@
-"""Write the command-line reference from the click objects; docs/reference/cli.md calls it."""
+"""The command-line reference, from the click objects: docs/reference/cli.md calls `pages`.
+
+python -m tests.reference DIR     writes the man pages, llama.1 and one for each command
+"""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-from llama_cli import errors
+from llama_cli import __version__, errors
 from llama_cli.cli import COMMANDS, main
 
 ENDINGS = {
@@ -51,13 +57,44 @@ def _lines() -> Iterator[str]:
     for name in COMMANDS:
         yield _help(f"llama {name}", found(name), context)
     yield "## Exit codes\n\n| code | meaning |\n|---:|---|"
-    yield from (f"| {code} | {meaning} |" for code, meaning in sorted(_codes().items()))
+    yield from (f"| {code} | {meaning} |" for code, meaning in _codes().items())
     yield "\n## Environment\n\n| variable | meaning |\n|---|---|"
     yield from (f"| `{name}` | {meaning} |" for name, meaning in ENVIRONMENT.items())
     yield ""
 
 
+def man_pages() -> Iterator[tuple[str, str]]:
+    """Yield the name and the troff source of each man page."""
+    context = click.Context(main, info_name="llama")
+    summary = (main.help or "").split("\n")[0].rstrip(".")
+    tables = f"Exit codes:\n{_listed(_codes())}\n\nEnvironment:\n{_listed(ENVIRONMENT)}"
+    yield "llama.1", _man("llama", summary, f"{_text('llama', main, None)}\n\n{tables}")
+    for name, said in COMMANDS.items():
+        text = _text(f"llama {name}", found(name), context)
+        yield f"llama-{name}.1", _man(f"llama-{name}", said.rstrip("."), text)
+
+
+def _man(name: str, summary: str, text: str) -> str:
+    """Show the help as it is, under the heads that man(1) and apropos(1) look for."""
+    title = f'.TH {name.upper()} 1 "" "llama {__version__}"'
+    head = _troff(f"{name} - {summary}")
+    return f"{title}\n.SH NAME\n{head}\n.SH DESCRIPTION\n.nf\n{_troff(text)}\n.fi\n"
+
+
+def _troff(text: str) -> str:
+    plain = text.replace("\\", r"\e").replace("-", r"\-")
+    return re.sub("^(?=[.'])", r"\\&", plain, flags=re.MULTILINE)  # else they would be requests
+
+
+def _listed(table: dict[int, str] | dict[str, str]) -> str:
+    return "\n".join(f"  {name}  {meaning.replace('`', '')}" for name, meaning in table.items())
+
+
 def _help(title: str, command: click.Command, parent: click.Context | None) -> str:
+    return f"## {title}\n\n```\n{_text(title, command, parent)}\n```\n"
+
+
+def _text(title: str, command: click.Command, parent: click.Context | None) -> str:
     name = title.split()[-1]
     settings = {
         "help_option_names": ["-h", "--help"],
@@ -65,7 +102,7 @@ def _help(title: str, command: click.Command, parent: click.Context | None) -> s
         "max_content_width": 96,
     }
     context = click.Context(command, info_name=name, parent=parent, **settings)
-    return f"## {title}\n\n```\n{command.get_help(context)}\n```\n"
+    return command.get_help(context)
 
 
 def _codes() -> dict[int, str]:
@@ -75,4 +112,9 @@ def _codes() -> dict[int, str]:
         for kind in kinds
         if issubclass(kind, errors.LlamaError) and kind.exit_code not in {1, 2}
     }
-    return {1: "the work could not be done", **named, **ENDINGS}
+    return dict(sorted({1: "the work could not be done", **named, **ENDINGS}.items()))
+
+
+if __name__ == "__main__":
+    for page, source in man_pages():
+        (Path(sys.argv[1]) / page).write_text(source, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -93,6 +94,25 @@ def test_help_is_quick() -> None:
 def test_the_reference_is_what_help_prints() -> None:
     done = sh(f"{sys.executable} -m cogapp --check docs/reference/*.md", ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_command_has_a_man_page_with_its_options(tmp_path: Path) -> None:
+    done = sh(f"{sys.executable} -m tests.reference {tmp_path}", ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert set(pages) == {"llama.1", *(f"llama-{name}.1" for name in COMMANDS)}
+    assert ".SH NAME\nllama\\-filter \\- Clean documents" in pages["llama-filter.1"]
+    for name in COMMANDS:
+        options = [o for p in command(name).params if isinstance(p, click.Option) for o in p.opts]
+        page = pages[f"llama-{name}.1"].replace("\\-", "-")
+        assert [option for option in options if option not in page] == []
+
+
+@pytest.mark.skipif(not shutil.which("groff"), reason="no groff to read man pages with")
+def test_a_man_page_reads_without_a_warning(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m tests.reference {tmp_path} && groff -man -ww -Tutf8 -z"
+    done = sh(f"{script} {tmp_path}/llama.1 {tmp_path}/llama-train.1", ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_environment_variable_that_is_read_is_documented() -> None:
