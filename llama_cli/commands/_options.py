@@ -125,15 +125,21 @@ def _toml(value: Any) -> str:
 def stream_options(
     *,
     files: bool = True,
+    lines: bool = True,
+    jobs: bool = True,
+    drops: bool = True,
     seed: bool = False,
-    workers: bool = True,
     max_rejects: int | None = None,
 ) -> Callable[[F], F]:
     """Add the options of a streaming command, and pass it `run`, opened and ended for it.
 
-    `files=False` is for a command whose arguments are not streams of records, `workers=False`
-    for one that runs a model: it has one process and drops no record, so no -j and --rejects.
-    `max_rejects` is how many malformed lines are allowed by default; None is any number.
+    Args:
+        files: its arguments are FILEs of records.
+        lines: it reads records as lines, some of which may be malformed: --max-rejects.
+        jobs: it may use several processes; one that runs a model does not.
+        drops: it may drop records, which --rejects then keeps.
+        seed: something in it is random.
+        max_rejects: malformed lines that are allowed by default; None is any number.
     """
 
     def decorate(function: F) -> F:
@@ -151,8 +157,10 @@ def stream_options(
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)
 
-        for option in reversed(_stream_parameters(files, seed, workers, max_rejects)):
-            wrapped = option(wrapped)
+        allowed = _max_rejects(max_rejects)
+        wanted = ((files, FILES), (True, OUT), (jobs, JOBS), (seed, SEED), (drops, REJECTS))
+        for has, option in reversed((*wanted, (lines, allowed), (True, REPORT), (True, FLUSH))):
+            wrapped = option(wrapped) if has else wrapped
         return wrapped  # type: ignore[return-value]
 
     return decorate
@@ -170,30 +178,21 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _stream_parameters(
-    files: bool, seed: bool, workers: bool, max_rejects: int | None
-) -> list[Callable[[Any], Any]]:
-    return [
-        *([click.argument("files", nargs=-1, metavar="[FILE]...")] if files else []),
-        click.option(
-            "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
-        ),
-        *([JOBS] if workers else []),
-        *([SEED] if seed else []),
-        *([REJECTS] if workers else []),
-        click.option(
-            "--max-rejects",
-            type=click.IntRange(0),
-            default=max_rejects,
-            show_default=max_rejects is not None,
-            metavar="N",
-            help="End with 3 past N malformed lines.",
-        ),
-        click.option("--report", type=OUTPUT, help="Write counts and costs here as JSON."),
-        click.option("--line-buffered", is_flag=True, help="Flush stdout after each record."),
-    ]
+def _max_rejects(default: int | None) -> Callable[[F], F]:
+    return click.option(
+        "--max-rejects",
+        type=click.IntRange(0),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help="End with 3 past N malformed lines.",
+    )
 
 
+FILES = click.argument("files", nargs=-1, metavar="[FILE]...")
+OUT = click.option(
+    "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
+)
 JOBS = click.option(
     "-j",
     "--jobs",
@@ -212,3 +211,5 @@ SEED = click.option(
 REJECTS = click.option(
     "--rejects", type=OUTPUT, help="Keep dropped records here, each with its step and reason."
 )
+REPORT = click.option("--report", type=OUTPUT, help="Write counts and costs here as JSON.")
+FLUSH = click.option("--line-buffered", is_flag=True, help="Flush stdout after each record.")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     help="List the tasks, and end.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
-@stream_options(files=False, workers=False)
+@stream_options(files=False, jobs=False, drops=False)
 def command(
     run: Run,
     tasks: tuple[str, ...],

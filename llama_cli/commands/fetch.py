@@ -38,7 +38,7 @@ class SourceName(click.ParamType[str]):
 @click.command("fetch", cls=Command)
 @click.argument("source", type=SourceName())
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@stream_options(files=False)
+@stream_options(files=False, lines=False)
 @click.option(
     "--licences",
     default=",".join(PERMISSIVE),

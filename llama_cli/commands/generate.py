@@ -54,7 +54,7 @@ AHEAD = 128  # prompts read before any is completed; ours
     type=click.Choice(["jsonl", "text"]),
     help="[default: text on a terminal, jsonl elsewhere]",
 )
-@stream_options(files=False, seed=True, workers=False)
+@stream_options(files=False, jobs=False, drops=False, seed=True)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llama_cli.commands._options import JOBS, Command, stream_options
+from llama_cli.commands._options import Command, stream_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class WeightList(click.ParamType[dict[str, float]]):
 
 
 @click.command("mix", cls=Command)
-@stream_options(seed=True, workers=False, max_rejects=0)
-@JOBS
+@stream_options(seed=True, drops=False, max_rejects=0)
 @click.option(
     "--weights",
     type=WeightList(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("tokenize", cls=Command)
-@stream_options()
+@stream_options(drops=False)
 @click.option(
     "--tokenizer",
     "model",

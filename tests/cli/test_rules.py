@@ -437,6 +437,23 @@ def test_the_same_letter_means_the_same_everywhere() -> None:
     assert letters["-n"] == {"--dry-run"}
 
 
+def test_shared_options_are_only_where_they_do_something() -> None:
+    from llama_cli.cli import COMMANDS
+    from tests.reference import found
+
+    where = {
+        option: {name for name in COMMANDS for p in found(name).params if option in p.opts}
+        for option in ("--jobs", "--rejects", "--max-rejects", "--seed", "--report")
+    }
+    assert where == {
+        "--jobs": {"fetch", "filter", "tokenize", "mix"},
+        "--rejects": {"fetch", "filter"},
+        "--max-rejects": {"filter", "tokenize", "mix", "eval", "generate"},
+        "--seed": {"mix", "train", "generate"},
+        "--report": {"fetch", "filter", "tokenize", "mix", "eval", "generate"},
+    }
+
+
 @pytest.mark.parametrize("name", ["fetch", "mix", "train", "eval"])
 def test_a_dry_run_has_the_same_letter_everywhere(name: str) -> None:
     from tests.reference import found
