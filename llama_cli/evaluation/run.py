@@ -72,18 +72,34 @@ def measure(
     task: BitsPerByte, documents: Iterable[Document], engine: Engine, *, batch: int
 ) -> Iterator[Length]:
     """Give the code length of each document, from its begin mark to its last token."""
-    for ahead in _ahead(documents, batch):
-        ids = engine.tokenizer.encode_batch(document.text for document in ahead)
-        pairs = [list(windows(each, engine.context)) for each in ids]
-        scores = iter(engine.loglikelihood(list(chain(*pairs)), batch=batch))
-        for document, own, tokens in zip(ahead, pairs, ids, strict=True):
+    for cut in _cut(documents, engine, batch * AHEAD):
+        pairs = list(chain(*(own for _, own in cut)))
+        scores = iter(engine.loglikelihood(pairs, batch=batch))
+        for document, own in cut:
             yield Length(
                 task=task.name,
                 id=document.id,
                 utf8_bytes=len(document.text.encode("utf-8", "surrogatepass")),
-                tokens=len(tokens) - 1,
+                tokens=sum(len(continuation) for _, continuation in own),
                 bits=-math.fsum(islice(scores, len(own))) / math.log(2),
             )
+
+
+def _cut(
+    documents: Iterable[Document], engine: Engine, size: int
+) -> Iterator[list[tuple[Document, list[Pair]]]]:
+    """Cut documents into windows, and give them once they have `size` windows together."""
+    ready: list[tuple[Document, list[Pair]]] = []
+    held = 0
+    for document in documents:
+        own = list(windows(engine.tokenizer.encode(document.text), engine.context))
+        ready.append((document, own))
+        held += len(own)
+        if held >= size:
+            yield ready
+            ready, held = [], 0
+    if ready:
+        yield ready
 
 
 def _pairs(question: Question, engine: Engine) -> list[Pair]:
