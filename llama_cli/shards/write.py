@@ -33,6 +33,7 @@ from llama_cli.shards.formats import (
     pack_index,
     token_dtype,
 )
+from llama_cli.stream.sync import sync
 
 FILES = {".jsonl", ".json", ".zst", ".gz"}  # suffixes of a stream of records
 MAX_BYTES = 2_000_000_000  # of one .bin; ours: fits a signed 32-bit offset of any reader
@@ -139,13 +140,13 @@ class ShardWriter:
         self._close_shard()
         lines = [self.header.to_json(), *(shard.to_json() for shard in self._shards)]
         _write(self._part / MANIFEST, b"".join(line + b"\n" for line in lines))
-        _sync_directory(self._part)
+        sync(self._part)
         check_target(self.directory)  # hours may have passed
         old = self._part.with_suffix(".old.part")
         if (self.directory / MANIFEST).is_file():
             self.directory.rename(old)
         self._part.rename(self.directory)
-        _sync_directory(self.directory.parent)
+        sync(self.directory.parent)
         shutil.rmtree(old, ignore_errors=True)
 
     def __enter__(self) -> ShardWriter:
@@ -227,11 +228,3 @@ def _sync(file: BinaryIO) -> None:
     with file:
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -13,7 +13,6 @@ killed at any moment continues, from the newest whole checkpoint, to the same bi
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from llama_cli.model.weights import (
     save_tensors,
     save_weights,
 )
+from llama_cli.stream.sync import sync
 from llama_cli.training.loop import Trainer
 from llama_cli.training.optimizer import moments, set_moments
 
@@ -56,11 +56,11 @@ def save_checkpoint(
     text = json.dumps({"step": step, **settings}, indent=2)
     (part / TRAINER).write_text(text + "\n", encoding="utf-8")
     for file in part.iterdir():
-        _sync(file)
-    _sync(part)
+        sync(file)
+    sync(part)
     _remove(final)
     part.rename(final)
-    _sync(run)
+    sync(run)
     for old in list(checkpoints(run))[keep:]:
         _remove(old)
     return final
@@ -106,11 +106,3 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         checkpoint.rename(old)
         shutil.rmtree(old)
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
