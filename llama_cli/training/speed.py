@@ -6,6 +6,7 @@ second (`flops_per_token` of parallel/plan.py), over the device's peak.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,7 @@ def published_peak(name: str, dtype: DType) -> float | None:
     312000000000000.0
     """
     for known, bf16, fp32 in PEAKS:
-        if known in name:
+        if re.search(rf"\b{known}\b", name):  # an L40 is no L4
             return bf16 if dtype == "bf16" else fp32
     return None
 

@@ -136,6 +136,7 @@ def test_a_gpus_peak_is_that_of_dense_arithmetic() -> None:
     assert published_peak("NVIDIA A100-SXM4-80GB", "bf16") == 312e12  # 624e12 is with sparsity
     assert published_peak("NVIDIA A100-SXM4-80GB", "fp32") == 19.5e12
     assert published_peak("GeForce 256", "bf16") is None
+    assert published_peak("NVIDIA L40", "bf16") is None  # no L4, whose name it begins with
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
