@@ -18,5 +18,5 @@ llama train --size 3m --data mixed --validation validation --run model --steps 1
 
 # a score, a sample, and what it cost
 llama eval bits_per_byte --model model --data held-out.jsonl.zst --limit 10 | tee score.jsonl
-printf 'def main(\nimport numpy as np\n' | llama generate --model model --max-tokens 48 | tee samples.jsonl
+printf 'def main(\nimport numpy as np\n' | llama generate --model model --max-tokens 48 --format text | tee samples.txt
 llama carbon --log model/log.jsonl
