@@ -18,6 +18,9 @@ import orjson
 
 Json = Mapping[str, Any]
 
+MOST_TOKENS = 1 << 31  # of any vocabulary; ours: ids fit four bytes
+DEEPEST = 200  # objects and lists in each other; ours: orjson reads 1,024 and writes 254
+
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
@@ -26,7 +29,16 @@ def _object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is wanted, not {type(value).__name__}")
+    if line.count(b"{") + line.count(b"[") > DEEPEST and _deeper(value, DEEPEST):
+        raise ValueError(f"nested over {DEEPEST} deep")
     return value
+
+
+def _deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
 def _take(row: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
@@ -40,7 +52,7 @@ def _take(row: dict[str, Any], name: str, kind: type, default: Any = None) -> An
 
 def _tokens(row: dict[str, Any]) -> list[int]:
     tokens: list[int] = _take(row, "tokens", list)
-    if not all(type(token) is int and token >= 0 for token in tokens):
+    if not all(type(token) is int and 0 <= token < MOST_TOKENS for token in tokens):
         raise ValueError("field 'tokens' holds something other than token ids")
     return tokens
 
@@ -129,7 +141,10 @@ class Sequence:
     def from_json(cls, line: bytes) -> Sequence:
         """Read one line."""
         row = _object(line)
-        return cls(_tokens(row), _take(row, "sources", list, []))
+        sources = _take(row, "sources", list, [])
+        if not all(isinstance(source, str) for source in sources):
+            raise ValueError("field 'sources' holds something other than names")
+        return cls(_tokens(row), sources)
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""

@@ -84,3 +84,13 @@ def test_completions_and_scores_are_written_whole() -> None:
         b'{"task":"piqa","metric":"accuracy","value":79.8,"stderr":null,"shots":0,'
         b'"normalization":"characters","reported":{"7B":79.8}}'
     )
+
+
+def test_a_sequence_with_sources_that_are_no_names_is_no_sequence() -> None:
+    with pytest.raises(ValueError, match="'sources' holds something other than names"):
+        Sequence.from_json(b'{"tokens": [1, 2], "sources": [1]}')
+
+
+def test_a_token_of_more_than_four_bytes_is_no_token() -> None:
+    with pytest.raises(ValueError, match="other than token ids"):
+        Sequence.from_json(b'{"tokens": [1, 18446744073709551615]}')
