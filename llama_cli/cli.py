@@ -11,15 +11,18 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from llama_cli import __version__
 from llama_cli.config import nearest
-from llama_cli.errors import LlamaError
-from llama_cli.stream.progress import coloured
+from llama_cli.errors import LlamaError, UsageError, one_line
+from llama_cli.stream.progress import coloured, tell
 
 COMMANDS = {
     "fetch": "Turn crawls, source trees and files into documents.",
@@ -69,9 +72,7 @@ class Llama(click.Group):
         """Find the command, or suggest the nearest."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = nearest(args[0], COMMANDS)
-            click.echo(f"llama: no command '{args[0]}'", err=True)
-            click.echo(f"  try: llama {near or '--help'}", err=True)
-            ctx.exit(2)
+            raise UsageError(f"no command '{args[0]}'", hint=f"llama {near or '--help'}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -79,55 +80,111 @@ class Llama(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program, whatever streams it was given."""
+        _mend_streams()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the group's own options; --help and --version print here."""
+        with _ending():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and turn how it ended into what the shell should see."""
+        """Run a command."""
         signal.signal(signal.SIGTERM, _terminate)
-        try:
+        with _ending(ctx):
             value = super().invoke(ctx)
             sys.stdout.flush()  # a short output meets a closed pipe only here
-        except BrokenPipeError:
-            _die(signal.SIGPIPE)
-        except KeyboardInterrupt:
-            _die(signal.SIGINT)
-        except Terminated:
-            _die(signal.SIGTERM)
-        except LlamaError as error:
-            _say(ctx, error)
-            ctx.exit(error.exit_code)
-        except OSError as error:  # a full disk, a directory without permission
-            _say(ctx, LlamaError(f"{error.filename or '<stdout>'}: {error.strerror or error}"))
-            _drop_stdout()
-            ctx.exit(1)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
-            raise
-        except Exception as error:  # ours to mend; still no traceback for a user
-            _report_bug(ctx, error)
-            _drop_stdout()
-            ctx.exit(1)
         return value
+
+
+@contextmanager
+def _ending(ctx: click.Context | None = None) -> Iterator[None]:
+    """Turn how the work ended into what the shell should see."""
+    name = "llama"
+    try:
+        try:
+            yield
+        finally:
+            name = f"llama {(ctx and ctx.invoked_subcommand) or ''}".strip()
+    except BrokenPipeError:
+        _die(signal.SIGPIPE)
+    except KeyboardInterrupt:
+        _die(signal.SIGINT)
+    except Terminated:
+        _die(signal.SIGTERM)
+    except LlamaError as error:
+        _say(name, error)
+        raise click.exceptions.Exit(error.exit_code) from None
+    except click.UsageError as error:
+        _say(name, UsageError(_misuse(error), hint=f"{name} --help"))
+        raise click.exceptions.Exit(UsageError.exit_code) from None
+    except OSError as error:  # a full disk, a directory without permission
+        where = "<stdout>" if error.filename is None else error.filename or "''"
+        _say(name, LlamaError(f"{where}: {error.strerror or error}"))
+        _drop_stdout()
+        raise click.exceptions.Exit(1) from None
+    except (click.exceptions.Exit, click.ClickException, click.Abort):
+        raise
+    except Exception as error:  # ours to mend; still no traceback for a user
+        if os.environ.get("LLAMA_TRACEBACK"):
+            raise
+        _report_bug(name, error)
+        _drop_stdout()
+        raise click.exceptions.Exit(1) from None
+
+
+def _mend_streams() -> None:
+    """Take the numbers of standard streams that are closed, so that no other file gets them.
+
+    To use such a stdin or stdout is then an error with words; words without a stderr are lost.
+    """
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _misuse(error: click.UsageError) -> str:
+    """Say in our way what click refuses, and where it was said if not on the command line."""
+    message = error.format_message().rstrip(".").replace(". (", " (")
+    return f"{message[:1].lower()}{message[1:]}{_origin(error)}"
+
+
+def _origin(error: click.UsageError) -> str:
+    param, ctx = getattr(error, "param", None), error.ctx
+    if param is None or ctx is None:
+        return ""
+    source = ctx.get_parameter_source(param.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f" ({ctx.auto_envvar_prefix}_{param.name.upper()})"
+    if source is ParameterSource.DEFAULT_MAP:
+        return f" ({ctx.meta['llama.origins'][param.name][1]})"
+    return ""
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _say(ctx: click.Context, error: LlamaError) -> None:
-    name = f"llama {ctx.invoked_subcommand or ''}".strip() + ":"
+def _say(name: str, error: LlamaError) -> None:
     colour = coloured()
-    shown = click.style(name, fg="red", bold=True) if colour else name
-    click.echo(f"{shown} {error}", err=True, color=colour)
-    if error.hint:
-        click.echo(f"  try: {error.hint}", err=True)
+    shown = click.style(f"{name}:", fg="red", bold=True) if colour else f"{name}:"
+    with suppress(BrokenPipeError):  # what happened decides the exit code, heard or not
+        tell(f"{shown} {one_line(str(error))}")
+        if error.hint:
+            tell(f"  try: {one_line(error.hint)}")
 
 
-def _report_bug(ctx: click.Context, error: Exception) -> None:
-    if os.environ.get("LLAMA_TRACEBACK"):
-        raise error
+def _report_bug(name: str, error: Exception) -> None:
     message = " ".join(f"{type(error).__name__}: {error}".split())
-    _say(
-        ctx,
-        LlamaError(f"a bug of ours: {message}", hint="LLAMA_TRACEBACK=1 llama …, and report it"),
-    )
+    hint = "LLAMA_TRACEBACK=1 llama …, and report it"
+    _say(name, LlamaError(f"a bug of ours: {message}", hint=hint))
 
 
 def _die(number: signal.Signals) -> NoReturn:

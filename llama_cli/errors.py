@@ -13,7 +13,30 @@ click's own usage errors end with 2 as well. A reader that goes away is 141, Ctr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+def one_line(text: str) -> str:
+    r"""Show what no terminal should be sent, such as the line end in a file's name.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Let the system's errors name what the user knows, not a hidden file or nothing."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = where, None
+        raise
 
 
 class LlamaError(Exception):

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from llama_cli.errors import one_line
+
 TERMINAL_SECONDS = 0.1  # between two pictures of the changing line; ours
 LOG_SECONDS = 30.0  # between two plain lines; ours
 WIDTH = 100  # characters; ours
@@ -28,6 +30,28 @@ def coloured() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def tell(text: str, *, end: str = "\n") -> None:
+    """Print on stderr; where nothing can be written, go on without words.
+
+    Raises:
+        BrokenPipeError: whoever listened has gone.
+    """
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # a full disk must not undo the work, nor Python's last flush fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _width() -> int:
+    try:
+        columns = os.get_terminal_size(2).columns
+    except OSError:
+        columns = 0
+    return min(WIDTH, columns - 1) if columns > 1 else WIDTH  # a wrapped line cannot be wiped
+
+
 class Progress:
     """Say lines on stderr, and keep at most one changing line below them."""
 
@@ -43,7 +67,7 @@ class Progress:
         """Print one lasting line, unless quiet."""
         if not self.quiet:
             self.clear()
-            print(f"{self._prefix}{message}", file=sys.stderr, flush=True)
+            tell(f"{self._prefix}{one_line(message)}")
 
     def tick(self, text: Callable[[], str]) -> None:
         """Show the state, if it is time to; `text` is called only then."""
@@ -51,15 +75,15 @@ class Progress:
         if self.quiet or now - self._last < self._every:
             return
         self._last = now
-        line = f"{self._prefix}{text()}"
+        line = f"{self._prefix}{one_line(text())}"
         if self.terminal:
-            print(f"\r{line[:WIDTH]}\x1b[K", end="", file=sys.stderr, flush=True)
+            tell(f"\r{line[: _width()]}\x1b[K", end="")
             self._shown = True
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     def clear(self) -> None:
         """Wipe the changing line, so that the next message starts on a clean one."""
         if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            tell("\r\x1b[K", end="")
             self._shown = False

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
-from llama_cli.errors import DataError, LlamaError
+from llama_cli.errors import DataError, LlamaError, naming
 from llama_cli.stream.compression import BLOCK, Corrupt, decompress
 
 CHUNK = 1 << 19  # bytes of lines handed to a worker at a time; ours
@@ -63,7 +64,8 @@ def _open_url(where: str) -> Iterator[Any]:
     except (LlamaError, Corrupt):
         raise
     except Exception as error:  # each file system raises its own kinds
-        detail = " ".join(str(error).split()) or type(error).__name__
+        cause = error.__cause__ if str(error) == where and error.__cause__ else error
+        detail = " ".join(str(cause).split()) or type(cause).__name__
         raise LlamaError(f"{where}: {detail}") from error
 
 
@@ -74,7 +76,12 @@ def read_bytes(where: str) -> Iterator[bytes]:
         Corrupt: the compressed input ends early or is damaged.
     """
     with open_raw(where) as raw:
-        yield from decompress(iter(lambda: raw.read(BLOCK), b""))
+        yield from decompress(iter(partial(_read, raw, shown(where)), b""))
+
+
+def _read(raw: IO[bytes], where: str) -> bytes:
+    with naming(where):
+        return raw.read(BLOCK)
 
 
 def read_chunks(where: str, size: int = CHUNK) -> Iterator[Chunk]:

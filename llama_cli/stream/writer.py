@@ -1,8 +1,9 @@
 """Output that appears only when whole, compressed by its name.
 
 A regular file is written as `.NAME.PID.part` beside its place and renamed at the end, so
-that a stopped command leaves no half file under the real name. A device or a FIFO is
-written in place: a rename would replace it.
+that a stopped command leaves no half file under the real name. A device, a FIFO or a
+descriptor such as /dev/stdout is written in place: a rename would replace it. A link stays,
+and what it names is written.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import zstandard
 
-from llama_cli.errors import UsageError
+from llama_cli.errors import UsageError, naming
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 BLOCK = 1 << 16  # bytes; PYTHONUNBUFFERED would make sys.stdout write record by record
 ZSTD_LEVEL = 3  # ours: 174 MB/s a core; level 10 takes seven times as long
+
+LINKS = 40  # followed at most, as Linux does
 
 
 class Output:
@@ -50,7 +56,7 @@ def _is_terminal(path: Path | None) -> bool:
 
 @contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
-    stream = io.BufferedWriter(io.FileIO(1, "wb", closefd=False), BLOCK)
+    stream = io.BufferedWriter(_Named(1, "<stdout>", closefd=False), BLOCK)
     try:
         yield stream
     except Exception:
@@ -62,20 +68,52 @@ def _stdout() -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _file(path: Path) -> Iterator[IO[bytes]]:
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as stream:
+    shown = str(path)
+    path, descriptor = _followed(path)
+    if descriptor is not None or (path.exists() and not path.is_file()):
+        with naming(shown):
+            raw = _Named(path if descriptor is None else os.dup(descriptor), shown)
+        with io.BufferedWriter(raw, BLOCK) as stream:
             yield stream
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb", BLOCK) as file:
+        with io.BufferedWriter(_Named(part, shown), BLOCK) as file:
             with ExitStack() as stack:
                 yield _compressed(file, path.suffix, stack)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+            with naming(shown):
+                file.flush()
+                os.fsync(file.fileno())
+        with naming(shown):
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+class _Named(io.FileIO):
+    """A file to write, whose errors name it as the user does."""
+
+    def __init__(self, file: Path | int, shown: str, *, closefd: bool = True) -> None:
+        self._shown = shown
+        with naming(shown):
+            super().__init__(file, "wb", closefd=closefd)
+
+    def write(self, data: Buffer, /) -> int:
+        with naming(self._shown):
+            return super().write(data)
+
+
+def _followed(path: Path) -> tuple[Path, int | None]:
+    """Follow links to a path, or to a descriptor of this process: /dev/stdout, /dev/fd/3."""
+    own = Path(f"/proc/{os.getpid()}/fd")
+    for _ in range(LINKS):
+        if not path.is_symlink():
+            break
+        directory = path.parent.resolve()
+        if directory == own:
+            return path, int(path.name)
+        path = directory / path.readlink()
+    return path, None
 
 
 def _compressed(file: IO[bytes], suffix: str, stack: ExitStack) -> IO[bytes]:

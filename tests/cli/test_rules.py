@@ -475,3 +475,93 @@ def test_no_option_takes_a_secret() -> None:
 
     options = {option for name in COMMANDS for p in found(name).params for option in p.opts}
     assert options & {"--token", "--password", "--api-key"} == set()
+
+
+# streams that are closed, full or somewhere else
+
+
+def test_a_closed_stdout_is_an_error_in_words_and_takes_no_file_of_ours(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    for command in ("llama filter a", "llama carbon --paper", "llama --help", "llama"):
+        done = sh(f"{command} >&-", tmp_path)
+        assert done.returncode == 1, command
+        assert done.stderr.endswith(": <stdout>: Bad file descriptor\n"), command
+    assert sh("llama filter a -o whole <&- >&- 2>&-", tmp_path).returncode == 0
+    assert len((tmp_path / "whole").read_text().splitlines()) == 3
+
+
+def test_a_closed_stdin_is_an_error_in_words(tmp_path: Path) -> None:
+    done = sh("llama filter <&-", tmp_path)
+    assert (done.returncode, done.stderr) == (1, "llama filter: <stdin>: Bad file descriptor\n")
+
+
+def test_work_goes_on_where_messages_cannot_be_written(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    for lost in ("2>/dev/full", "2>&-"):
+        done = sh(f"llama filter a {lost}", tmp_path)
+        assert (done.returncode, ids(done.stdout)) == (0, [0, 1, 2])
+    assert sh("llama filter missing 2>/dev/full", tmp_path).returncode == 1
+    assert sh("llama filter --potato 2>/dev/full", tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["llama --help", "llama filter --help", "llama -V"])
+def test_help_on_a_full_disk_is_one_line(tmp_path: Path, command: str) -> None:
+    done = sh(f"{command} > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith(": <stdout>: No space left on device\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_to_a_reader_that_left_is_silent(tmp_path: Path) -> None:
+    done = sh("(sleep 1; llama --help) | true; echo ${PIPESTATUS[0]}", tmp_path)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_an_error_names_the_output_as_the_user_does(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    full = sh("llama filter a -o /dev/full", tmp_path)
+    assert full.stderr == "llama filter: /dev/full: No space left on device\n"
+    away = sh("llama filter a -o away/b.zst", tmp_path)
+    assert away.stderr == "llama filter: away/b.zst: No such file or directory\n"
+
+
+def test_a_descriptor_is_written_in_place_and_a_link_through(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout is
+    (tmp_path / "link").symlink_to("target")
+    done = sh("llama filter a --report stdout > both && llama filter a -o link", tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "stdout").is_symlink()
+    records, report = (tmp_path / "both").read_text().split("\n{\n", 1)
+    assert ids(records) == [0, 1, 2]
+    assert json.loads("{" + report)["result"]["out"] == 3
+    assert (tmp_path / "link").is_symlink()
+    assert ids((tmp_path / "target").read_text()) == [0, 1, 2]
+
+
+# wrong use
+
+
+def test_wrong_use_is_one_line_and_says_where_the_value_came_from(tmp_path: Path) -> None:
+    done = sh("LLAMA_FILTER_MAX_LINE=abc llama filter", tmp_path, stdin="")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "llama filter: invalid value for '--max-line': 'abc' is not a valid integer range "
+        "(LLAMA_FILTER_MAX_LINE)\n  try: llama filter --help\n"
+    )
+    (tmp_path / "llama.toml").write_text("[filter]\nmax-line = 0\n")
+    assert "x>=1 (llama.toml)\n" in sh("llama filter", tmp_path, stdin="").stderr
+
+
+def test_a_name_with_a_line_end_makes_one_line_of_message(tmp_path: Path) -> None:
+    done = sh("llama filter $'no\\nfile\\e[31m'", tmp_path)
+    assert done.stderr == "llama filter: no\\nfile\\x1b[31m: No such file or directory\n"
+
+
+def test_a_record_nested_too_deeply_to_be_written_is_a_bad_line(tmp_path: Path) -> None:
+    deep = '{"text": "t", "metadata": ' + '{"a": ' * 300 + "1" + "}" * 301
+    (tmp_path / "a").write_text(f"{deep}\n{good(7)}\n")
+    for jobs in (1, 2):
+        done = sh(f"llama filter a -j {jobs}", tmp_path)
+        assert ids(done.stdout) == [7]
+        assert done.stderr.startswith("llama filter: a:1: nested over 200 deep\n")
