@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RUNS = Path("runs")
 TRAIN = "llama train --size 3m --run runs/first"
+DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 
 def model_options(function: F) -> F:
@@ -63,9 +65,10 @@ def open_engine(run: Run, model: Path | None, device: str) -> Engine:
     if model is None or run.verbose:
         run.say(f"the model is {directory}")
     run.note(model=str(directory))
+    place = pick_device(device, run.settings.command)
     tokenizer = Tokenizer.load(directory / TOKENIZER)
     try:
-        return Engine(load_model(directory, device=_device(run, device)), tokenizer)
+        return Engine(load_model(directory, device=place), tokenizer)
     except ValueError as error:
         raise LlamaError(f"{directory}: {error}") from None
 
@@ -86,17 +89,21 @@ def newest_checkpoint(runs: Path) -> Path:
     raise NotReadyError(f"no model under ./{runs}; name one with --model", hint=TRAIN)
 
 
-def _device(run: Run, name: str) -> str:
+def pick_device(name: str, command: str) -> str:
+    """Name the device that "auto" means, and refuse one that is not here.
+
+    Raises:
+        UsageError: it is neither auto, cpu, cuda nor cuda:N.
+        NotReadyError: there is no such GPU.
+    """
     import torch
 
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise UsageError(f"no device '{name}'; there are auto, cpu, cuda and cuda:N") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise NotReadyError(
-            "no CUDA device here", hint=f"llama {run.settings.command} --device cpu"
-        )
+        return "cuda" if here else "cpu"
+    if not DEVICE.fullmatch(name):
+        raise UsageError(f"no device '{name}'; there are auto, cpu, cuda and cuda:N")
+    if name != "cpu" and int(name[5:] or 0) >= here:
+        missing = f"no {name} here, there are {here} from 0 on" if here else "no CUDA device here"
+        raise NotReadyError(missing, hint=f"llama {command} --device cpu")
     return name

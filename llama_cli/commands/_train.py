@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 import torch
 
+from llama_cli.commands._model import pick_device
 from llama_cli.commands._train_options import Options
-from llama_cli.errors import LlamaError, NotReadyError, UsageError
+from llama_cli.errors import LlamaError, UsageError
 from llama_cli.model.config import SIZES
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.stream.progress import Progress
@@ -81,7 +82,7 @@ def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job
     """Open data and tokenizer, and settle every default."""
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     data = _sequences(where, run, tokenizer)
-    device = pick_device(options.device)
+    device = pick_device(options.device, "train")
     batch = options.batch or default_batch(options.size, data.length)
     steps = _steps(options, data, batch)
     tenth = min(EVERY, max(1, -(-steps // 10)))
@@ -137,17 +138,6 @@ def _sequences(where: str, run: Path, tokenizer: Tokenizer | None) -> Sequences:
 def _steps(options: Options, data: Sequences, batch: int) -> int:
     tokens = options.tokens or len(data) * data.length
     return options.steps or max(1, tokens // (batch * data.length))
-
-
-def pick_device(asked: str) -> str:
-    """Name the device that "auto" means.
-
-    Raises:
-        NotReadyError: a GPU is asked for and there is none.
-    """
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise NotReadyError("no usable GPU", hint="llama train --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def _validation(where: str | None, data: Sequences) -> torch.Tensor | None:

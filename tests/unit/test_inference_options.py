@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama_cli.commands._model import _device, newest_checkpoint
+from llama_cli.commands._model import newest_checkpoint, pick_device
 from llama_cli.errors import NotReadyError, UsageError
-from llama_cli.stream.run import Run, Settings
 from tests.tiny import tiny_checkpoint
-
-RUN = Run(Settings("generate"))
 
 
 def made_at(path: Path, seconds: int) -> Path:
@@ -41,19 +38,45 @@ def test_no_checkpoint_says_what_makes_one(tmp_path, runs):
     assert error.value.hint == "llama train --size 3m --run runs/first"
 
 
-@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
-def test_a_gpu_is_used_where_there_is_one(monkeypatch, there, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert _device(RUN, "auto") == device
-    assert _device(RUN, "cpu") == "cpu"
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretend that there are so many."""
+
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
 
 
-def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(NotReadyError, match="no CUDA device here"):
-        _device(RUN, "cuda:1")
+@pytest.mark.parametrize(("there", "device"), [(1, "cuda"), (0, "cpu")])
+def test_a_gpu_is_used_where_there_is_one(gpus, there, device):
+    gpus(there)
+    assert pick_device("auto", "eval") == device
+    assert pick_device("cpu", "eval") == "cpu"
 
 
-def test_a_device_of_no_kind_is_an_error():
-    with pytest.raises(UsageError, match="no device 'abacus'"):
-        _device(RUN, "abacus")
+@pytest.mark.parametrize(
+    ("there", "name", "message"),
+    [
+        (0, "cuda", "no CUDA device here"),
+        (0, "cuda:1", "no CUDA device here"),
+        (2, "cuda:2", "no cuda:2 here, there are 2 from 0 on"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_an_error(gpus, there, name, message):
+    gpus(there)
+    with pytest.raises(NotReadyError, match=message) as error:
+        pick_device(name, "eval")
+    assert error.value.hint == "llama eval --device cpu"
+
+
+def test_each_gpu_that_is_there_has_a_number(gpus):
+    gpus(2)
+    assert [pick_device(name, "eval") for name in ("cuda", "cuda:1")] == ["cuda", "cuda:1"]
+
+
+@pytest.mark.parametrize("name", ["abacus", "meta", "xpu", "cpu:1", "cuda:", "cuda:x"])
+def test_a_device_of_no_kind_is_an_error(name):
+    with pytest.raises(UsageError, match=f"no device '{name}'"):
+        pick_device(name, "eval")

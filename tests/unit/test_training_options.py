@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from llama_cli.commands import _train
 from llama_cli.commands._train_options import Options, dry_run
-from llama_cli.errors import LlamaError, NotReadyError
+from llama_cli.errors import LlamaError
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.run import Job
@@ -105,13 +104,6 @@ def test_validation_is_read_at_the_length_of_training(tmp_path: Path) -> None:
     job = made(tmp_path, validation=str(held))
     assert job.validation is not None
     assert job.validation.shape == (64, LENGTH + 1)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_an_error_and_auto_does_without() -> None:
-    with pytest.raises(NotReadyError, match="no usable GPU"):
-        _train.pick_device("cuda")
-    assert _train.pick_device("auto") == "cpu"
 
 
 def test_the_embedded_tokenizer_goes_with_data_made_with_it(tmp_path: Path) -> None:
