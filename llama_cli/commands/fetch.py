@@ -80,7 +80,7 @@ def command(
     \b
       llama fetch github src/ vendor.tar.gz | llama filter -o code.jsonl.zst
       llama fetch common_crawl CC-MAIN.warc.wet.gz -j 0 --rejects dropped.jsonl.zst -o web.jsonl.zst
-      llama fetch files books/ --max-bytes 200000000 | llama filter | llama tokenize --fit ...
+      llama fetch files books/ --max-bytes 200000000 | llama tokenize --fit -o my.model
 
     Memory does not grow with the input, but for an archive: its licences are held.
     """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -94,6 +96,36 @@ def test_help_is_quick() -> None:
 def test_the_reference_is_what_help_prints() -> None:
     done = sh(f"{sys.executable} -m cogapp --check docs/reference/*.md", ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Yield (where, command, arguments) of each `llama COMMAND …` in docs, help and hints."""
+    pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/quickstart.sh"]
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("docs/*.md")}
+    texts |= {name: command(name).help or "" for name in COMMANDS} | {"llama": main.help or ""}
+    for path in ROOT.glob("llama_cli/**/*.py"):
+        hints = re.findall(r'hint=f?"(.*?)"', path.read_text(encoding="utf-8"))
+        texts[str(path.relative_to(ROOT))] = "\n".join(
+            re.sub(r"{.*?}", "X", hint) for hint in hints
+        )
+    for where, text in texts.items():
+        lines = text.replace("\\\n", " ")
+        for name, rest in re.findall(rf"\bllama ({'|'.join(COMMANDS)})\b([^|>`#\n<]*)", lines):
+            yield where, name, rest
+
+
+def test_every_example_uses_options_that_there_are() -> None:
+    checked = 0
+    for where, name, rest in examples():
+        known = command(name)
+        context = click.Context(known, info_name=name)
+        try:
+            known.make_parser(context).parse_args(shlex.split(rest))
+        except click.UsageError as error:
+            pytest.fail(f"{where}: llama {name}{rest}: {error.format_message()}")
+        checked += 1
+    assert checked > 50
 
 
 def test_every_command_has_a_man_page_with_its_options(tmp_path: Path) -> None:
