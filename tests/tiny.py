@@ -57,5 +57,5 @@ def tiny_checkpoint(directory: Path, seed: int = 0) -> Path:
     """Write params.json, model.safetensors and tokenizer.model into a new `directory`."""
     directory.mkdir(parents=True)
     save_weights(tiny_model(seed), directory)
-    tiny_tokenizer().save(directory / TOKENIZER)
+    (directory / TOKENIZER).write_bytes(tiny_tokenizer().model)
     return directory

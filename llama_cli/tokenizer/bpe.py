@@ -30,7 +30,7 @@ class Tokenizer:
     bos, eos = 1, 2  # as in the released models
 
     def __init__(self, model: bytes, where: str = "<bytes>") -> None:
-        """Read the bytes of a `.model` file.
+        """Read the bytes of a `.model` file, and keep them as `model`.
 
         Raises:
             LlamaError: they are no SentencePiece model, or one with other marks.
@@ -58,10 +58,6 @@ class Tokenizer:
                 f"no tokenizer at {path}", hint=f"llama tokenize --fit corpus.jsonl -o {path}"
             )
         return cls(path.read_bytes(), str(path))
-
-    def save(self, path: str | Path) -> None:
-        """Write the bytes of the `.model` file."""
-        Path(path).write_bytes(self.model)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
         return type(self), (self.model,)

@@ -99,7 +99,7 @@ def test_an_id_outside_the_vocabulary_cannot_be_decoded(tokenizer, number):
 
 
 def test_a_saved_and_a_pickled_tokenizer_are_the_same(tokenizer, tmp_path):
-    tokenizer.save(tmp_path / "t.model")
+    (tmp_path / "t.model").write_bytes(tokenizer.model)
     for again in (Tokenizer.load(tmp_path / "t.model"), pickle.loads(pickle.dumps(tokenizer))):
         assert again.sha256 == tokenizer.sha256
         assert again.encode("hello") == tokenizer.encode("hello")
