@@ -38,7 +38,8 @@ def main(options: Options) -> None:
     data = options.data or _default_data()
     with locked(run):
         job = make_job(options, run, data, progress)
-        listener = Listener(time.perf_counter, progress.say, Shown(progress, job.settings.steps))
+        shown = Shown(progress, job.settings.steps)
+        listener = Listener(time.perf_counter, time.process_time, progress.say, shown)
         if not train(job, listener):
             progress.say(f"{run} is finished: {find_checkpoint(run)}")
             return

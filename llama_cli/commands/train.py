@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from llama_cli.commands._options import Command
+from llama_cli.commands._options import SEEDS, Command, Real
 from llama_cli.commands._train_options import Options, dry_run
 from llama_cli.errors import UsageError
 from llama_cli.model.config import SIZES
@@ -48,17 +48,17 @@ COUNT = click.IntRange(1)
 )
 @click.option(
     "--lr",
-    type=click.FloatRange(0, min_open=True),
+    type=Real(0, min_open=True),
     help="Highest learning rate.  [default: by size, Table 2]",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(0),
-    help="Steps to the highest rate.  [default: 2000, or a tenth of a short run]",
+    help="Steps to the highest rate.  [default: 2000, or a quarter of a short run]",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEEDS,
     default=0,
     show_default=True,
     help="Seed of the first weights.",

@@ -7,6 +7,8 @@ Legend: B batch, L length, d width, V vocabulary.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,10 @@ from llama_cli.model.feed_forward import FeedForward
 from llama_cli.model.norm import RMSNorm
 from llama_cli.model.rotary import Table, rotary_table
 
-INIT_STD = 0.02  # ours, GPT-2's: the paper does not say how weights start
+# The paper does not say how weights start. These are ours: with them and a warm-up of a
+# quarter, 200 steps of the 3m on source code end at 5.1 instead of 5.5 nats a token.
+EMBEDDING_STD = 0.1
+HEAD_STD = 0.02  # logits near 0, so the first loss is ln V
 
 
 class Layer(nn.Module):
@@ -74,15 +79,24 @@ class Transformer(nn.Module):
 def init_weights(model: Transformer, seed: int) -> None:
     """Draw every matrix from a normal distribution, always the same for one seed.
 
-    Drawn on the CPU, so that a seed means the same on every device. Matrices that write to
-    the residual stream are smaller by sqrt(2 * layers), as in GPT-2 (Radford et al., 2019).
+    Drawn on the CPU, so that a seed means the same on every device. Layers have the variance
+    2/(5d) of Nguyen & Salazar, 2019 (https://arxiv.org/abs/1910.05895), and the matrices that
+    write to the residual stream are smaller by sqrt(2 * layers), as in GPT-2.
     """
     generator = torch.Generator().manual_seed(seed)
-    small = INIT_STD / (2 * model.config.layers) ** 0.5
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
                 weight.fill_(1.0)
-                continue
-            std = small if name.endswith(("wo.weight", "w2.weight")) else INIT_STD
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            else:
+                std = _std(name, model.config)
+                weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+
+
+def _std(name: str, config: ModelConfig) -> float:
+    if name == "tok_embeddings.weight":
+        return EMBEDDING_STD
+    if name == "output.weight":
+        return HEAD_STD
+    writes = name.endswith(("wo.weight", "w2.weight"))
+    return math.sqrt(2 / (5 * config.dim) / (2 * config.layers if writes else 1))

@@ -91,8 +91,11 @@ def clear_leftovers(run: Path) -> None:
 
 
 def _resumable(checkpoint: Path) -> bool:
-    files = (checkpoint / OPTIMIZER, checkpoint / TRAINER)
-    return all(file.exists() for file in files) and is_whole(checkpoint)
+    try:
+        step_of(checkpoint)
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
+        return False
+    return (checkpoint / OPTIMIZER).exists() and is_whole(checkpoint)
 
 
 def _hidden(checkpoint: Path) -> Path:

@@ -58,9 +58,12 @@ def read_log(path: Path) -> Iterator[Line]:
     with path.open(encoding="utf-8") as file:
         for text in file:
             try:
-                yield json.loads(text)
+                line = json.loads(text)
             except json.JSONDecodeError:
                 return
+            if not isinstance(line, dict):
+                return
+            yield line
 
 
 def _text(line: Line) -> str:

@@ -86,9 +86,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what happens, and by which clock (seconds)."""
+    """Who is told what happens, and by which clocks, in seconds."""
 
     clock: Callable[[], float]
+    cpu_clock: Callable[[], float]  # of the processor's time that this process had
     say: Callable[[str], None]
     on_line: Callable[[Line], None]
 
@@ -132,7 +133,7 @@ class _Loop:
 
     def __init__(self, job: Job, trainer: Trainer, listener: Listener, done: int) -> None:
         self.job, self.trainer, self.listener = job, trainer, listener
-        self.done = self.saved = done
+        self.done = done
         self.flops = flops_per_token(job.config, job.data.length)
         about = _about(job, trainer, listener)
         self.peak: float | None = about["peak_flops"]
@@ -232,7 +233,7 @@ def _attention(job: Job) -> str:
 
 def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
     device, dtype = trainer.device, job.settings.dtype
-    peak, source = peak_flops(device, dtype, listener.clock)
+    peak, source = peak_flops(device, dtype, listener.cpu_clock)
     on_gpu = device.type == "cuda"
     return {
         "size": job.size,

@@ -28,11 +28,15 @@ SIDE, TIMES = 1024, 8  # of the matrices measured on a CPU, and how often; the b
 
 
 def peak_flops(
-    device: torch.device, dtype: DType, clock: Callable[[], float]
+    device: torch.device, dtype: DType, cpu_clock: Callable[[], float]
 ) -> tuple[float | None, str]:
-    """Give peak FLOP/s and where the figure is from; None for a GPU that is not listed."""
+    """Give peak FLOP/s and where the figure is from; None for a GPU that is not listed.
+
+    `cpu_clock` counts the processor's seconds that this process had, so that the figure of a
+    CPU does not depend on its neighbours.
+    """
     if device.type == "cpu":
-        return _measured(dtype, clock), "fastest of 8 matrix products at the start"
+        return _measured(dtype, cpu_clock), "fastest of 8 matrix products at the start"
     name = torch.cuda.get_device_name(device)  # pragma: no cover (gpu)
     return published_peak(name, dtype), f"data sheet of {name}"  # pragma: no cover (gpu)
 
@@ -49,12 +53,12 @@ def published_peak(name: str, dtype: DType) -> float | None:
     return None
 
 
-def _measured(dtype: DType, clock: Callable[[], float]) -> float:
+def _measured(dtype: DType, cpu_clock: Callable[[], float]) -> float:
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
     left, right = (torch.ones(SIDE, SIDE, dtype=kind) for _ in range(2))
-    best = 0.0
+    best = 0.0  # FLOPs a processor's second
     for _ in range(TIMES):
-        start = clock()
+        start = cpu_clock()
         left @ right
-        best = max(best, 2.0 * SIDE**3 / max(clock() - start, 1e-9))
-    return best
+        best = max(best, 2.0 * SIDE**3 / max(cpu_clock() - start, 1e-9))
+    return best * torch.get_num_threads()

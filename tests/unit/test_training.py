@@ -52,8 +52,8 @@ def test_the_papers_batch_is_2048_sequences_of_2048() -> None:
     assert default_batch("3m", 10**6) == 1
 
 
-def test_the_warm_up_is_the_papers_or_a_tenth_of_a_short_run() -> None:
-    assert [default_warmup(steps) for steps in (1, 10, 20_000, 20_010)] == [1, 1, 2000, 2000]
+def test_the_warm_up_is_the_papers_or_a_quarter_of_a_short_run() -> None:
+    assert [default_warmup(steps) for steps in (1, 100, 8000, 8004)] == [1, 25, 2000, 2000]
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 5, 9])
@@ -99,7 +99,7 @@ def test_the_first_update_is_as_large_as_the_rate(tmp_path: Path) -> None:
     step = one.step(1, data.batch(1, 4))
     moved = (weights(one)["layers.0.attention.wq.weight"] - before).abs().max()
     assert step.lr == 0.5e-2  # half of the warm-up
-    assert moved.item() == pytest.approx(step.lr, rel=0.02)  # Adam's first step has this size
+    assert moved.item() == pytest.approx(step.lr, rel=0.05)  # Adam's first step has this size
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
@@ -143,5 +143,5 @@ def test_a_gpus_peak_is_that_of_dense_arithmetic() -> None:
 def test_a_cpus_peak_is_measured(dtype: str) -> None:
     ticks = iter(range(100))
     peak, source = peak_flops(torch.device("cpu"), dtype, lambda: float(next(ticks)))  # type: ignore[arg-type]
-    assert peak == 2 * 1024**3  # one product a second
+    assert peak == 2 * 1024**3 * torch.get_num_threads()  # a product a processor's second
     assert "matrix products" in source

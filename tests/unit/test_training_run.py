@@ -40,7 +40,7 @@ def stop_after(step: int, number: signal.Signals = signal.SIGTERM) -> Listener:
         if line["step"] == step and "loss" in line:
             os.kill(os.getpid(), number)
 
-    return Listener(ear.clock, ear.append, on_line)  # type: ignore[arg-type]
+    return Listener(ear.clock, ear.clock, ear.append, on_line)  # type: ignore[arg-type]
 
 
 def names(run: Path) -> list[str]:

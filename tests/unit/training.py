@@ -53,7 +53,7 @@ class Ear(list[Any]):
         return self.now
 
     def listener(self) -> Listener:
-        return Listener(self.clock, self.append, self.lines.append)
+        return Listener(self.clock, self.clock, self.append, self.lines.append)
 
 
 def job(tmp_path: Path, name: str = "run", **changes: Any) -> Job:
