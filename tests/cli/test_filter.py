@@ -167,3 +167,16 @@ def test_what_is_held_out_is_counted_on_stderr(tmp_path: Path) -> None:
     done = sh("llama filter in.jsonl --held-out all.jsonl --held-out-share 1", tmp_path)
     assert "llama filter: held out 3 documents in all.jsonl\n" in done.stderr
     assert ", 3 in, 0 out, " in done.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_memory_does_not_grow_with_the_input(tmp_path: Path, jobs: int) -> None:
+    peaks = []
+    for count in (1000, 12_000):  # documents of 4 KB
+        rows = (line(str(n), f"{n} {STORY * 50}") for n in range(count))
+        (tmp_path / "in.jsonl").write_text("".join(rows))
+        done = sh(f"llama filter -q -j {jobs} in.jsonl -o out.jsonl --report r.json", tmp_path)
+        assert done.returncode == 0, done.stderr
+        peaks.append(json.loads((tmp_path / "r.json").read_text())["run"]["peak_rss"])
+    assert (tmp_path / "in.jsonl").stat().st_size > 48e6
+    assert peaks[1] - peaks[0] < 16e6  # a few chunks of lines, and batches of documents
