@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from llama_cli.filters import run_steps_on
+from llama_cli.filters import run_steps
 from llama_cli.filters.recipes import Settings, recipe
 from llama_cli.filters.seen import Keys, Mask, Seen
 from llama_cli.records import Document, Rejected
@@ -39,7 +39,7 @@ class Candidate:
 def prepare(document: Document, settings: Settings) -> Candidate | Rejected:
     """Run the steps of the document's source, and hash what they leave."""
     chosen = recipe(document.source, settings)
-    result = run_steps_on(document, chosen.steps)
+    result = run_steps(document, chosen.steps)
     if isinstance(result, Rejected):
         return result
     text = result.text
@@ -106,7 +106,7 @@ def _reduced(document: Document, keep: Mask, settings: Settings) -> Candidate | 
     if not text or text.isspace():
         return Rejected(document, "paragraphs", "all_seen")
     reduced = replace(document, text=text)
-    result = run_steps_on(reduced, recipe(document.source, settings).after)
+    result = run_steps(reduced, recipe(document.source, settings).after)
     if isinstance(result, Rejected):
         return Rejected(document, "paragraphs", result.reason)
     return Candidate(reduced, key_of(text), None)

@@ -8,7 +8,7 @@ U+2581, which SentencePiece uses for a space, and which comes back as a space.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -76,12 +76,6 @@ class Tokenizer:
         """Give the ids of `text`, after the begin mark, before the end mark if asked."""
         ids: list[int] = self._sp.EncodeAsIds(_whole(text))
         return [self.bos] * bos + ids + [self.eos] * eos
-
-    def encode_batch(
-        self, texts: Iterable[str], *, bos: bool = True, eos: bool = False
-    ) -> list[list[int]]:
-        """Give the ids of each text."""
-        return [self.encode(text, bos=bos, eos=eos) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of `ids`; marks vanish, broken UTF-8 becomes U+FFFD.

@@ -17,7 +17,7 @@ def test_a_rejected_document_reaches_no_later_step() -> None:
         seen.append(document.text)
         return document
 
-    items = list(run_steps(map(doc, ["ok", "####", "fine"]), [drop_odd_lines, remember]))
+    items = [run_steps(doc(text), [drop_odd_lines, remember]) for text in ("ok", "####", "fine")]
     assert [type(item) for item in items] == [Document, Rejected, Document]
     assert seen == ["ok", "fine"]
 
@@ -26,7 +26,7 @@ def test_a_step_gets_what_the_step_before_made() -> None:
     def doubled(document: Document) -> Document:
         return doc(document.text * 2)
 
-    assert list(run_steps([doc("ab")], [doubled, doubled])) == [doc("abababab")]
+    assert run_steps(doc("ab"), [doubled, doubled]) == doc("abababab")
 
 
 def test_a_line_over_the_limit_is_rejected_with_its_reason() -> None:

@@ -87,11 +87,6 @@ def test_an_unknown_character_is_its_utf8_bytes(tokenizer):
     assert tokenizer.encode("\U0001fae8", bos=False)[-4:] == [3 + b for b in "\U0001fae8".encode()]
 
 
-def test_a_batch_is_each_text_alone(tokenizer):
-    texts = ["a", "", "b c"]
-    assert tokenizer.encode_batch(texts, eos=True) == [tokenizer.encode(t, eos=True) for t in texts]
-
-
 @pytest.mark.parametrize("number", [-1, 32_000])
 def test_an_id_outside_the_vocabulary_cannot_be_decoded(tokenizer, number):
     with pytest.raises(ValueError, match="outside the 32000"):
