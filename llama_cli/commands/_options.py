@@ -8,9 +8,10 @@ FILEs, outputs and workers, and hands it an open `Run`.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +20,27 @@ from click.core import ParameterSource
 
 from llama_cli.cli import COMMANDS
 from llama_cli.config import Origins, settings
+from llama_cli.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Real(click.FloatRange):
+    """A finite number within bounds; "nan" is within any for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
+
+
+SEEDS = click.IntRange(0, 2**32 - 1)  # what every generator takes
 OUTPUT = click.Path(path_type=Path)
 STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")
+STDOUT = Path("-")
+WRITTEN = ("output", "rejects", "report", "held_out", "rows")  # each a file of its own
 OWN = ("config", "show_config", "color")  # not settings of the command itself
 
 
@@ -149,10 +166,12 @@ def stream_options(
 
             ctx = click.get_current_context()
             inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
+            written = {name: options[name] for name in WRITTEN if options.get(name)}
+            _apart({"output": STDOUT, **written}, inputs)
             config = {name: _plain(value) for name, value in sorted(options.items())}
             names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
             stream = {name: options.pop(name) for name in names if name in options}
-            if stream["output"] == Path("-"):
+            if stream["output"] == STDOUT:
                 stream["output"] = None
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)
@@ -164,6 +183,31 @@ def stream_options(
         return wrapped  # type: ignore[return-value]
 
     return decorate
+
+
+def _apart(written: Mapping[str, Path], inputs: tuple[str, ...]) -> None:
+    """Refuse two outputs in one file, and anything but -o over an input.
+
+    Raises:
+        UsageError: one would be lost.
+    """
+    taken: dict[str, str] = {}
+    read = set(map(os.path.realpath, inputs))
+    for name, path in written.items():
+        option, file = f"--{name.replace('_', '-')}", os.path.realpath(path)
+        if path == STDOUT:
+            file = "stdout"  # a report comes after all records, so it may
+        elif (path.exists() and not path.is_file()) or _is_descriptor(path):
+            continue
+        if file in taken and (path != STDOUT or name != "report"):
+            raise UsageError(f"{taken[file]} and {option} would both write {path}")
+        if name != "output" and file in read:
+            raise UsageError(f"{option} would replace the input {path}")
+        taken[file] = option
+
+
+def _is_descriptor(path: Path) -> bool:
+    return path.parent in {Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd")}
 
 
 def inputs_or_stdin(ctx: click.Context, files: tuple[str, ...]) -> tuple[str, ...]:
@@ -203,7 +247,7 @@ JOBS = click.option(
 )
 SEED = click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEEDS,
     default=0,
     show_default=True,
     help="Seed of all that is random.",

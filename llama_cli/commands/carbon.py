@@ -10,12 +10,12 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.carbon.estimate import INTENSITY, PUE, WATTS, estimate
-from llama_cli.commands._options import Command
+from llama_cli.commands._options import Command, Real
 from llama_cli.errors import UsageError
 
 
 @click.command("carbon", cls=Command)
-@click.option("--gpu-hours", type=click.FloatRange(0), metavar="HOURS", help="Count these hours.")
+@click.option("--gpu-hours", type=Real(0), metavar="HOURS", help="Count these hours.")
 @click.option(
     "--log",
     type=click.Path(path_type=Path),
@@ -24,21 +24,21 @@ from llama_cli.errors import UsageError
 @click.option("--paper", is_flag=True, help="Print Table 15, computed beside published.")
 @click.option(
     "--power",
-    type=click.FloatRange(0, min_open=True),
+    type=Real(0, min_open=True),
     metavar="WATTS",
     help="Power of one GPU, or of one CPU core.  [default: "
     f"{WATTS:g} for --gpu-hours; with --log, by the device's name]",
 )
 @click.option(
     "--pue",
-    type=click.FloatRange(1),
+    type=Real(1),
     default=PUE,
     show_default=True,
     help="Energy of the data center over that of its computers.",
 )
 @click.option(
     "--intensity",
-    type=click.FloatRange(0),
+    type=Real(0),
     default=INTENSITY,
     show_default=True,
     metavar="KG",

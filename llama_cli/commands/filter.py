@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llama_cli.commands._options import OUTPUT, Command, stream_options
+from llama_cli.commands._options import OUTPUT, Command, Real, stream_options
 from llama_cli.records import Document
 
 if TYPE_CHECKING:
     from llama_cli.stream.run import Run
 
-SHARE = click.FloatRange(0, 1)
+SHARE = Real(0, 1)
 
 
 @click.command("filter", cls=Command)
@@ -64,7 +64,7 @@ SHARE = click.FloatRange(0, 1)
 )
 @click.option(
     "--max-mean-line",
-    type=click.FloatRange(0),
+    type=Real(0),
     default=100,
     show_default=True,
     help="github: mean length of lines, in characters.",

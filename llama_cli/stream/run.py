@@ -101,12 +101,18 @@ class Run:
         self._progress = Progress(settings.command, quiet=settings.quiet)
         self._stack = ExitStack()
         self._rejects: Output | None = None
+        self._report: Output | None = None
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
     def __enter__(self) -> Run:
-        if self.settings.rejects:
-            self._rejects = self._stack.enter_context(open_output(self.settings.rejects))
+        with ExitStack() as opened:  # now, so that a wrong name is told before the work
+            if self.settings.report:
+                self._report = opened.enter_context(open_output(self.settings.report))
+            opened.push(self._end)
+            if self.settings.rejects:
+                self._rejects = opened.enter_context(open_output(self.settings.rejects))
+            self._stack = opened.pop_all()
         return self
 
     def __exit__(
@@ -117,6 +123,13 @@ class Run:
     ) -> None:
         self._progress.clear()
         self._stack.__exit__(kind, error, trace)
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is None:
             self._finish()
 
@@ -223,11 +236,11 @@ class Run:
             f"{spent['seconds']:.1f} s, {spent['cpu_seconds']:.1f} s CPU, "
             f"{spent['peak_rss'] / 1e6:.0f} MB peak"
         )
-        if self.settings.report:
-            with open_output(self.settings.report) as output:
-                output.write(orjson.dumps(self._report(spent), option=orjson.OPT_INDENT_2) + b"\n")
+        if self._report:
+            report = orjson.dumps(self._as_report(spent), option=orjson.OPT_INDENT_2)
+            self._report.write(report + b"\n")
 
-    def _report(self, spent: dict[str, float]) -> dict[str, Any]:
+    def _as_report(self, spent: dict[str, float]) -> dict[str, Any]:
         counts = self.counts
         result = {
             "in": counts.read,

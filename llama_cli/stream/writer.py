@@ -45,7 +45,8 @@ class Output:
 
 @contextmanager
 def open_output(path: Path | None, *, line_buffered: bool = False) -> Iterator[Output]:
-    """Open stdout (None) or a file; the file is there, whole, once the block ends well."""
+    """Open stdout (None or -) or a file; the file is there, whole, once the block ends well."""
+    path = None if path == Path("-") else path
     with _stdout() if path is None else _file(path) as stream:
         yield Output(stream, line_buffered=line_buffered or _is_terminal(path))
 
@@ -87,7 +88,8 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
         with naming(shown):
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 class _Named(io.FileIO):
@@ -109,7 +111,7 @@ def _followed(path: Path) -> tuple[Path, int | None]:
     for _ in range(LINKS):
         if not path.is_symlink():
             break
-        directory = path.parent.resolve()
+        directory = Path(os.path.realpath(path.parent))  # resolve() fails on a loop of links
         if directory == own:
             return path, int(path.name)
         path = directory / path.readlink()

@@ -565,3 +565,55 @@ def test_a_record_nested_too_deeply_to_be_written_is_a_bad_line(tmp_path: Path) 
         done = sh(f"llama filter a -j {jobs}", tmp_path)
         assert ids(done.stdout) == [7]
         assert done.stderr.startswith("llama filter: a:1: nested over 200 deep\n")
+
+
+@pytest.mark.parametrize("option", ["--rejects", "--report", "--held-out"])
+def test_two_outputs_are_not_written_into_one_file(tmp_path: Path, option: str) -> None:
+    write(tmp_path / "a", 3)
+    done = sh(f"llama filter a -o b {option} ./b", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"llama filter: --output and {option} would both write b\n"
+    over = sh(f"llama filter a {option} a", tmp_path)
+    assert over.stderr == f"llama filter: {option} would replace the input a\n"
+    assert ids((tmp_path / "a").read_text()) == [0, 1, 2]
+    assert sh(f"llama filter a -o /dev/null {option} /dev/null", tmp_path).returncode == 0
+
+
+def test_an_output_may_replace_its_input(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    assert sh("llama filter a -o a", tmp_path).returncode == 0
+    assert ids((tmp_path / "a").read_text()) == [0, 1, 2]
+
+
+def test_a_dash_is_stdout_for_every_output_but_never_for_two(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    done = sh("llama filter a -o b --report -", tmp_path)
+    assert json.loads(done.stdout)["result"]["out"] == 3
+    assert sh("llama filter a --rejects -", tmp_path).returncode == 2
+    assert sh("llama filter a -o b --rejects -", tmp_path).returncode == 0
+    assert not (tmp_path / "-").exists()
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    done = sh("llama filter a --report away/report.json", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "llama filter: away/report.json: No such file or directory\n"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_wrong_use(tmp_path: Path, value: str) -> None:
+    for command in (
+        "filter --max-mean-line",
+        "generate --prompt a --temperature",
+        "train --lr",
+        "carbon --gpu-hours",
+    ):
+        done = sh(f"llama {command} {value}", tmp_path)
+        assert done.returncode == 2, command
+        assert f"{value} is not a finite number\n" in done.stderr, command
+
+
+def test_a_seed_is_what_every_generator_takes(tmp_path: Path) -> None:
+    for command in ("mix", "train", "generate"):
+        assert sh(f"llama {command} --seed 4294967296", tmp_path).returncode == 2
