@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_cli.commands._model import model_options, open_engine
-from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
+from llama_cli.commands._options import Command, Real, inputs_or_stdin, stream_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ AHEAD = 128  # prompts read before any is completed; ours
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0),
+    type=Real(0),
     default=0.8,
     show_default=True,
     help="0 always takes the most likely token.",
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.95,
     show_default=True,
     help="Draw among the likeliest tokens that hold this much probability.",
@@ -87,6 +87,8 @@ def command(
         raise UsageError("give FILEs or --prompt, not both")
     if "" in stop:
         raise UsageError("--stop '' would end every completion at once")
+    if not all(map(_is_text, (*prompt, *stop))):
+        raise UsageError("--prompt and --stop take UTF-8 text")
     run.inputs = () if prompt else inputs_or_stdin(ctx, files)
 
     from llama_cli.inference.engine import Settings
@@ -113,6 +115,11 @@ def command(
         _stream(run, engine, prompts, settings)
     else:
         _write_text(run, engine.generate(prompts, settings))
+
+
+def _is_text(argument: str) -> bool:
+    """Tell whether Python could decode the bytes of an argument; it keeps others as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _checked(run: Run, engine: Engine, prompts: Iterable[Prompt]) -> Iterator[Prompt]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 FLOORS = (1e-4, 1e-5, 0.0)  # ours: to sort the few likely tokens, and all only where needed
+COLDEST = 1e-6  # ours: the most likely token has it all, and float32 would overflow
 
 
 def uniform(seed: int, name: str, position: int) -> float:
@@ -52,7 +53,7 @@ def draw(logits_V: Tensor, number: float, *, temperature: float, top_p: float) -
     >>> draw(torch.tensor([0.0, 1.0]), 0.99, temperature=0, top_p=1.0)
     1
     """
-    if temperature == 0:
+    if temperature < COLDEST:
         return int(logits_V.argmax())
     p, tokens = nucleus((logits_V.float() / temperature).softmax(-1), top_p)
     ends = p.cumsum(0)

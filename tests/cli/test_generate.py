@@ -142,3 +142,11 @@ def test_another_tokenizer_beside_the_model_is_an_error(tmp_path):
     done = sh("llama generate --prompt x --model model", tmp_path)
     assert done.returncode == 1
     assert "llama generate: model: the model has 400 pieces, its tokenizer 32,000\n" in done.stderr
+
+
+def test_a_prompt_that_is_no_text_is_wrong_use(tmp_path: Path) -> None:
+    done = sh("llama generate --prompt $'\\xff'", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "llama generate: --prompt and --stop take UTF-8 text\n",
+    )

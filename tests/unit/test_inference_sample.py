@@ -76,3 +76,7 @@ def test_the_number_depends_on_seed_name_and_position_and_nothing_else():
     assert len(numbers) == 8
     assert uniform(1, "a", 1) in numbers
     assert all(0 <= number < 1 for number in numbers)
+
+
+def test_a_temperature_next_to_nothing_takes_the_most_likely() -> None:
+    assert draw(torch.tensor([0.0, 1.0, 0.5]), 0.99, temperature=1e-300, top_p=0.95) == 1
