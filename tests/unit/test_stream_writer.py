@@ -69,3 +69,13 @@ def test_a_fifo_is_written_in_place(tmp_path: Path) -> None:
     assert os.read(reader, 10) == b"x"
     os.close(reader)
     assert path.is_fifo()
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "one\n"), (False, "")])
+def test_a_terminal_gets_each_record_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], terminal: bool, shown: str
+) -> None:
+    monkeypatch.setattr("os.isatty", lambda number: terminal)
+    with open_output(None) as output:
+        output.write(b"one\n")
+        assert capfd.readouterr().out == shown
