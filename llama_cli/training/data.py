@@ -92,6 +92,8 @@ def keep(where: str, directory: Path, *, vocab_size: int, tokenizer_sha256: str 
             try:
                 sequence = Sequence.from_json(line)
                 length = length or len(sequence.tokens)
+                if length < 2:
+                    raise ValueError("a sequence has at least 2 tokens")
                 if len(sequence.tokens) != length:
                     raise ValueError(f"{len(sequence.tokens)} tokens, where the first has {length}")
                 shards.add(sequence.tokens, "+".join(sequence.sources))

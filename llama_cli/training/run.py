@@ -259,13 +259,23 @@ def _same_run(job: Job) -> None:
         part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         part.rename(path)
         return
-    held: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    held = _held(path)
     for name, value in wanted.items():
         if held.get(name) != value:
             raise LlamaError(
                 f"{job.run} holds a run with {_difference(name, held.get(name), value)}",
                 hint="llama train --run ANOTHER, or the settings it was begun with",
             )
+
+
+def _held(path: Path) -> Mapping[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        held = None
+    if not isinstance(held, dict):
+        raise LlamaError(f"{path}: damaged", hint="llama train --run ANOTHER")
+    return held
 
 
 def _difference(name: str, held: object, wanted: object) -> str:

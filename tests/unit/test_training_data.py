@@ -61,6 +61,13 @@ def test_shards_of_several_lengths_are_refused(tmp_path: Path) -> None:
         Sequences(tmp_path / "d")
 
 
+def test_a_line_with_nothing_to_predict_is_named(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text('{"tokens": [1]}\n')
+    where = str(tmp_path / "s.jsonl")
+    with pytest.raises(DataError, match=r"s\.jsonl:1: a sequence has at least 2 tokens"):
+        keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
+
+
 def test_a_line_of_another_length_is_named(tmp_path: Path) -> None:
     where = lines(tmp_path / "s.jsonl", [1, 2, 3], [1, 2])
     with pytest.raises(DataError, match=r"s\.jsonl:2: 2 tokens, where the first has 3"):

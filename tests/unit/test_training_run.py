@@ -219,6 +219,19 @@ def test_a_run_has_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("damaged", ["", "{", "[]"])
+def test_a_run_whose_settings_are_damaged_is_refused(tmp_path: Path, damaged: str) -> None:
+    wanted = job(tmp_path)
+    (wanted.run / "settings.json").write_text(damaged)
+    with pytest.raises(LlamaError, match=r"settings\.json: damaged"):
+        train(wanted, Ear().listener())
+
+
+def test_a_line_that_is_no_object_ends_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n[2]\n{"step": 3}\n')
+    assert list(read_log(tmp_path / "log.jsonl")) == [{"step": 1}]
+
+
 def test_the_second_ctrl_c_has_its_usual_effect() -> None:
     with stoppable() as stop:
         os.kill(os.getpid(), signal.SIGINT)
