@@ -106,9 +106,23 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: str | None) 
     names = [option.name for option in ctx.command.params if option.name and option.name not in OWN]
     known = {command: names if command == name else [] for command in COMMANDS}
     found = settings(name, known, value)
-    ctx.default_map = {key: setting for key, (setting, _) in found.items()}
+    params = {option.name: option for option in ctx.command.params}
+    ctx.default_map = {key: _words(params[key], *found[key]) for key in found}
     ctx.meta["llama.origins"] = found
     return value
+
+
+def _words(param: click.Parameter, value: Any, where: str) -> Any:
+    """Give a setting of a file as the command line would, for the option's type to read."""
+    many = param.nargs == -1 or getattr(param, "multiple", False)
+    values = value if isinstance(value, list) and many else [value]
+    if not all(isinstance(each, (str, int, float)) and "\0" not in str(each) for each in values):
+        name = str(param.name).replace("_", "-")
+        kind = "list of words or numbers" if many else "word, a number, true or false"
+        raise UsageError(f"{where}: '{name}' is not a {kind}")
+    if getattr(param, "is_flag", False):
+        return value
+    return list(map(str, values)) if many else str(value)
 
 
 def _note_show_config(ctx: click.Context, param: click.Parameter, value: bool) -> bool:

@@ -69,3 +69,32 @@ def test_a_value_of_the_wrong_kind_is_a_usage_error(tmp_path: Path) -> None:
     done = sh("LLAMA_CARBON_GPU_HOURS=many llama carbon", tmp_path)
     assert done.returncode == 2
     assert "many" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("max-line = [1, 2]", "'max-line' is not a word, a number, true or false"),
+        ("max-line = {a = 1}", "'max-line' is not a word, a number, true or false"),
+        ("language = 2020-01-01", "'language' is not a word, a number, true or false"),
+        ('output = "a\\u0000b"', "'output' is not a word, a number, true or false"),
+        ("files = {a = 1}", "'files' is not a list of words or numbers"),
+    ],
+)
+def test_a_setting_of_another_kind_is_wrong_use(tmp_path: Path, setting: str, said: str) -> None:
+    (tmp_path / "llama.toml").write_text(f"[filter]\n{setting}\n")
+    done = sh("llama filter", tmp_path, stdin="")
+    assert (done.returncode, done.stderr) == (2, f"llama filter: llama.toml: {said}\n")
+
+
+def test_a_single_word_serves_where_a_list_may_be(tmp_path: Path) -> None:
+    (tmp_path / "llama.toml").write_text('[generate]\nstop = "abc"\nseed = 3\n')
+    shown = sh("llama generate --show-config", tmp_path).stdout
+    assert 'stop = ["abc"]  # llama.toml' in shown
+    assert "seed = 3  # llama.toml" in shown
+
+
+def test_a_number_names_a_file(tmp_path: Path) -> None:
+    (tmp_path / "llama.toml").write_text("[filter]\noutput = 3\n")
+    assert sh("llama filter", tmp_path, stdin="").returncode == 0
+    assert (tmp_path / "3").exists()
