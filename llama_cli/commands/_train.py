@@ -24,6 +24,7 @@ from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
 from llama_cli.training.run import VALIDATION_SEQUENCES, Job, Listener, Way, train
 from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
+from llama_cli.training.speed import native_dtype
 
 PIPELINE = "llama fetch github . | llama filter | llama tokenize | llama mix -o mixed"
 EVERY = 1000  # steps between checkpoints of a long run; ours
@@ -101,7 +102,7 @@ def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job
             lr=options.lr or RECIPES[options.size].lr,
             warmup=default_warmup(steps) if options.warmup is None else options.warmup,
             seed=options.seed,
-            dtype=options.dtype or ("bf16" if on_gpu else "fp32"),
+            dtype=options.dtype or native_dtype(device),
         ),
         data,
         validation=_validation(options.validation, data),

@@ -73,7 +73,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--dtype",
     type=click.Choice(["fp32", "bf16"]),
-    help="Of the matrix products; weights stay fp32.  [default: bf16 on a GPU, fp32 on a CPU]",
+    help="Of the matrix products; weights stay fp32.  [default: bf16 where GPU or CPU have it]",
 )
 @click.option(
     "--attention",

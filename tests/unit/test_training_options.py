@@ -87,9 +87,15 @@ def test_options_reach_the_way(tmp_path: Path) -> None:
     assert (way.checkpoint_every, way.validation_every, way.keep) == (3, 2, 1)
 
 
-def test_a_cpu_computes_in_fp32_and_does_not_compile(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("able", "dtype"), [({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False}, "fp32")]
+)
+def test_a_cpu_computes_in_bf16_if_it_can_and_does_not_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], dtype: str
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
     job = made(tmp_path)
-    assert (job.way.device, job.way.compile, job.settings.dtype) == ("cpu", False, "fp32")
+    assert (job.way.device, job.way.compile, job.settings.dtype) == ("cpu", False, dtype)
 
 
 def test_a_short_run_is_saved_and_measured_ten_times_a_long_one_every_thousand(
