@@ -8,7 +8,6 @@ import stat
 import time
 from pathlib import Path
 
-import click
 import torch
 
 from llama_cli.commands._model import pick_device
@@ -16,7 +15,7 @@ from llama_cli.commands._train_options import Options
 from llama_cli.errors import LlamaError, UsageError
 from llama_cli.model.config import SIZES
 from llama_cli.model.weights import find_checkpoint
-from llama_cli.stream.progress import Progress
+from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Sequences, first_rows, keep
 from llama_cli.training.lock import locked
@@ -46,7 +45,7 @@ def main(options: Options) -> None:
             return
     progress.say(f"wrote {find_checkpoint(run)} and {run / 'loss.png'}")
     if not options.quiet:
-        click.echo(draw(*curves(run)), err=True)
+        tell(draw(*curves(run)))
 
 
 class Shown:

@@ -33,8 +33,16 @@ def save_weights(model: Transformer, directory: Path) -> None:
 
 
 def save_tensors(state: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file that others may read; the library makes it the owner's alone."""
-    save_file(state, path)
+    """Write a safetensors file that others may read; the library makes it the owner's alone.
+
+    Raises:
+        OSError: it cannot be written, as when the disk is full.
+    """
+    try:
+        save_file(state, path)
+    except SafetensorError as error:
+        reason = str(error).rpartition("error: ")[2].partition(" (os error")[0]
+        raise OSError(None, reason, str(path)) from None
     path.chmod(0o644)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from llama_cli.errors import naming
 from llama_cli.model.weights import (
     TOKENIZER,
     WEIGHTS,
@@ -49,21 +50,30 @@ def save_checkpoint(
     part = _hidden(final)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    save_weights(trainer.model, part)
-    save_tensors(moments(trainer.model, trainer.optimizer), part / OPTIMIZER)
-    if tokenizer is not None:
-        (part / TOKENIZER).write_bytes(tokenizer)
     text = json.dumps({"step": step, **settings}, indent=2)
-    (part / TRAINER).write_text(text + "\n", encoding="utf-8")
-    for file in part.iterdir():
-        sync(file)
-    sync(part)
+    try:
+        with naming(str(final)):
+            _write(part, trainer, tokenizer=tokenizer, about=text + "\n")
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)  # a full disk is not left fuller
+        raise
     _remove(final)
     part.rename(final)
     sync(run)
     for old in list(checkpoints(run))[keep:]:
         _remove(old)
     return final
+
+
+def _write(part: Path, trainer: Trainer, *, tokenizer: bytes | None, about: str) -> None:
+    save_weights(trainer.model, part)
+    save_tensors(moments(trainer.model, trainer.optimizer), part / OPTIMIZER)
+    if tokenizer is not None:
+        (part / TOKENIZER).write_bytes(tokenizer)
+    (part / TRAINER).write_text(about, encoding="utf-8")
+    for file in part.iterdir():
+        sync(file)
+    sync(part)
 
 
 def newest(run: Path) -> Path | None:

@@ -184,3 +184,15 @@ def test_help_and_dry_run_load_no_torch(tmp_path: Path) -> None:
     for arguments in (["train", "--help"], ["train", "--dry-run"]):
         (tmp_path / "p.py").write_text(code % arguments)
         assert sh(f"{sys.executable} p.py", tmp_path).returncode == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_and_the_run_goes_on_later(
+    tmp_path: Path,
+) -> None:
+    write_sequences(tmp_path / "data")
+    full = sh(f"ulimit -f 2000; llama {TRAIN} --run full", tmp_path)
+    assert (full.returncode, full.stdout) == (1, "")
+    assert full.stderr.endswith(": full/checkpoint-0000003: File too large\n")
+    assert not list((tmp_path / "full").glob("*checkpoint*"))
+    assert not list((tmp_path / "full").glob(".*.part"))
+    assert sh(f"llama {TRAIN} --run full 2>/dev/full", tmp_path).returncode == 0
