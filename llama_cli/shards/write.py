@@ -14,6 +14,7 @@ import shutil
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 import orjson
 
-from llama_cli.errors import LlamaError
+from llama_cli.errors import LlamaError, naming
 from llama_cli.shards.formats import (
     MANIFEST,
     SOURCES,
@@ -96,7 +97,9 @@ class ShardWriter:
         self._dtype = token_dtype(vocab_size)
         self._part = self.directory.with_name(f".{self.directory.name}.{os.getpid()}.part")
         shutil.rmtree(self._part, ignore_errors=True)  # a dead run's, whose number came round
-        self._part.mkdir(parents=True)
+        self._shown = str(directory)
+        with naming(self._shown):
+            self._part.mkdir(parents=True)
         self._shards: list[Shard] = []
         self._codes: dict[str, int] = {}
         self._open: _OpenShard | None = None
@@ -111,7 +114,10 @@ class ShardWriter:
         values = np.asarray(tokens, np.int64)
         if len(values) and not 0 <= values.min() <= values.max() < self.header.vocab_size:
             raise ValueError(f"token {values.max()} is outside the {self.header.vocab_size} known")
-        data = values.astype(self._dtype).tobytes()
+        with naming(self._shown):
+            self._add(values.astype(self._dtype).tobytes(), source, id)
+
+    def _add(self, data: bytes, source: str, id: str) -> None:
         if self._open and self._open.bytes and self._open.bytes + len(data) > self.max_bytes:
             self._close_shard()
         if self._open is None:
@@ -160,10 +166,12 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                self._publish()
+                with naming(self._shown):
+                    self._publish()
         finally:
             if self._open:
-                self._open.abandon()
+                with suppress(OSError):  # what could not be written is thrown away
+                    self._open.abandon()
             shutil.rmtree(self._part, ignore_errors=True)
 
 

@@ -237,7 +237,7 @@ class Run:
             f"{spent['peak_rss'] / 1e6:.0f} MB peak"
         )
         if self._report:
-            report = orjson.dumps(self._as_report(spent), option=orjson.OPT_INDENT_2)
+            report = orjson.dumps(_text(self._as_report(spent)), option=orjson.OPT_INDENT_2)
             self._report.write(report + b"\n")
 
     def _as_report(self, spent: dict[str, float]) -> dict[str, Any]:
@@ -266,6 +266,15 @@ class Run:
             "cpu_seconds": own.ru_utime + own.ru_stime + workers.ru_utime + workers.ru_stime,
             "peak_rss": max(own.ru_maxrss, workers.ru_maxrss) * 1024,  # the largest process, bytes
         }
+
+
+def _text(value: Any) -> Any:
+    """Replace what JSON cannot hold in a name: bytes that were no UTF-8 on the command line."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {name: _text(each) for name, each in value.items()}
+    return [_text(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _lines(number: int) -> str:

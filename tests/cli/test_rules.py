@@ -617,3 +617,21 @@ def test_a_number_that_is_none_is_wrong_use(tmp_path: Path, value: str) -> None:
 def test_a_seed_is_what_every_generator_takes(tmp_path: Path) -> None:
     for command in ("mix", "train", "generate"):
         assert sh(f"llama {command} --seed 4294967296", tmp_path).returncode == 2
+
+
+def test_a_report_can_hold_a_name_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    done = sh("llama filter a -o $'b\\xff' --report report.json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["config"]["output"] == "b\ufffd"
+
+
+@pytest.mark.parametrize("command", ["filter a -o b", "filter a -o b.gz", "tokenize a -o b"])
+def test_an_output_that_cannot_be_written_whole_leaves_nothing(
+    tmp_path: Path, command: str
+) -> None:
+    write(tmp_path / "a", 20_000)
+    done = sh(f"ulimit -f 20; llama {command}", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f": {command.split()[-1]}: File too large\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
