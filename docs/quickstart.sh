@@ -14,7 +14,7 @@ llama tokenize -j 2 code.jsonl.zst | llama mix --length 256 -o mixed
 llama tokenize held-out.jsonl.zst | llama mix --length 256 -o validation
 
 # about two minutes on two cores; stop it at any time and run the same line again
-llama train --size 3m --data mixed --validation validation --run model --steps 120
+llama train --size 3m --data mixed --validation validation --run model --steps 300 --validation-every 50
 
 # a score, a sample, and what it cost
 llama eval bits_per_byte --model model --data held-out.jsonl.zst --limit 10 | tee score.jsonl

@@ -93,6 +93,9 @@ class Llama(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         signal.signal(signal.SIGTERM, _terminate)
+        # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a
+        # training step takes 1 s, not 10. torch reads it when a command loads it.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with _ending(ctx):
             value = super().invoke(ctx)
             sys.stdout.flush()  # a short output meets a closed pipe only here

@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
     "WORLD_SIZE": "set by torchrun; `train` refuses more than 1 so far",
-    "OMP_WAIT_POLICY": "`train` makes it `PASSIVE` unless it is set: waiting threads sleep",
+    "OMP_WAIT_POLICY": "made `PASSIVE` unless it is set: threads that wait for others sleep",
     "CUBLAS_WORKSPACE_CONFIG": "`train` makes it `:4096:8` unless it is set: sums in one order",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +138,6 @@ def command(**options: Any) -> None:
     if chosen.dry_run:
         click.echo(dry_run(chosen))
         return
-    # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a step
-    # takes 1 s, not 10. Read when torch is loaded, so it is set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from llama_cli.commands._train import main
 
     main(chosen)
