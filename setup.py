@@ -103,5 +103,5 @@ setup(
     cmdclass={"build_ext": BuildLibrary},
     install_requires=RUN,
     extras_require={"xformers": XFORMERS, "dev": DEVELOP},
-    entry_points={"console_scripts": ["llama = llama_cli.cli:main"]},
+    entry_points={"console_scripts": ["llama = llama_cli.__main__:main"]},
 )

@@ -93,6 +93,8 @@ class Llama(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # __main__.py's, while loading
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a
         # training step takes 1 s, not 10. torch reads it when a command loads it.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -91,13 +91,16 @@ def find_checkpoint(path: Path) -> Path:
     """Give `path` if it is a checkpoint, or the newest whole one of the run it holds.
 
     Raises:
-        NotReadyError: there is none.
+        NotReadyError: there is none, or all are damaged.
     """
     if (path / PARAMS).exists():
         return path
-    for checkpoint in checkpoints(path):
+    found = list(checkpoints(path))
+    for checkpoint in found:
         if is_whole(checkpoint):
             return checkpoint
+    if found:
+        raise NotReadyError(f"{found[0]} is damaged, and no older checkpoint is whole", hint=_HINT)
     raise NotReadyError(f"no checkpoint in {path}", hint=_HINT)
 
 

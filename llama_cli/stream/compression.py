@@ -75,9 +75,17 @@ def decompress(blocks: Iterable[bytes]) -> Iterator[bytes]:
         if len(head) >= LONGEST_MAGIC:
             break
     make = decoder_for(head)
+    if make is None and len(head) < LONGEST_MAGIC and _cut_magic(head):
+        raise Corrupt("compressed input ends early (truncated?)")
     yield from (
         chain([head] if head else [], blocks) if make is None else _frames(head, blocks, make)
     )
+
+
+def _cut_magic(head: bytes) -> bool:
+    """Say whether a whole input is the beginning of a magic number, and no text."""
+    begun = any(magic.startswith(head) for magics, _ in FORMATS for magic in magics)
+    return begun and not head.isascii()
 
 
 def _frames(head: bytes, blocks: Iterator[bytes], make: Callable[[], _Decoder]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llama_cli.errors import DataError, LlamaError
+from llama_cli.errors import LlamaError, TooManyRejects
 from llama_cli.records import Sequence
 from llama_cli.shards.formats import MANIFEST
 from llama_cli.shards.read import Shards
@@ -80,7 +80,7 @@ def keep(where: str, directory: Path, *, vocab_size: int, tokenizer_sha256: str 
     """Write JSON lines of sequences into a shard directory, 2 bytes a token.
 
     Raises:
-        DataError: a line is no sequence, is not as long as the first, or names a token outside
+        TooManyRejects: a line is no sequence, is not as long as the first, or names a token outside
             the vocabulary.
         LlamaError: there is no line.
     """
@@ -98,7 +98,7 @@ def keep(where: str, directory: Path, *, vocab_size: int, tokenizer_sha256: str 
                     raise ValueError(f"{len(sequence.tokens)} tokens, where the first has {length}")
                 shards.add(sequence.tokens, "+".join(sequence.sources))
             except ValueError as error:
-                raise DataError(shown(where), number, str(error)) from None
+                raise TooManyRejects(f"{shown(where)}:{number}: {error}") from None
         if not length:
             raise LlamaError(f"{shown(where)} holds no sequence", hint="llama train --data mixed")
 
@@ -134,4 +134,4 @@ def _rows(where: str) -> Iterator[NDArray[np.int64]]:
         try:
             yield np.array(Sequence.from_json(line).tokens, np.int64)
         except ValueError as error:
-            raise DataError(shown(where), number, str(error)) from None
+            raise TooManyRejects(f"{shown(where)}:{number}: {error}") from None

@@ -45,7 +45,7 @@ def test_an_unknown_option_is_a_usage_error_without_traceback(tmp_path: Path) ->
 
 
 def test_only_llama_is_installed_as_a_script() -> None:
-    assert '["llama = llama_cli.cli:main"]' in (ROOT / "setup.py").read_text()
+    assert '["llama = llama_cli.__main__:main"]' in (ROOT / "setup.py").read_text()
 
 
 def test_completion_names_the_commands(tmp_path: Path) -> None:

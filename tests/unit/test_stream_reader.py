@@ -77,6 +77,18 @@ def test_a_damaged_frame_is_an_error(pack: Pack) -> None:
         list(decompress([bytes(packed)]))
 
 
+@pytest.mark.parametrize("magic", [b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"])
+def test_an_input_cut_inside_its_magic_number_is_truncated_too(magic: bytes) -> None:
+    for end in range(2, len(magic)):
+        with pytest.raises(Corrupt, match="ends early"):
+            list(decompress([magic[:end]]))
+
+
+@pytest.mark.parametrize("text", [b"(", b"B", b"BZ", b""])
+def test_a_short_text_that_begins_like_a_magic_number_is_text(text: bytes) -> None:
+    assert b"".join(decompress([text])) == text
+
+
 def test_an_empty_zstd_skippable_frame_is_recognised() -> None:
     skippable = b"\x50\x2a\x4d\x18" + b"\x03\0\0\0" + b"abc"
     assert b"".join(decompress([skippable + zstandard.compress(b"x")])) == b"x"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_cli.errors import DataError, LlamaError
+from llama_cli.errors import LlamaError, TooManyRejects
 from llama_cli.shards.read import Shards
 from llama_cli.shards.write import ShardWriter
 from llama_cli.training.data import Sequences, first_rows, keep
@@ -64,13 +64,13 @@ def test_shards_of_several_lengths_are_refused(tmp_path: Path) -> None:
 def test_a_line_with_nothing_to_predict_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"tokens": [1]}\n')
     where = str(tmp_path / "s.jsonl")
-    with pytest.raises(DataError, match=r"s\.jsonl:1: a sequence has at least 2 tokens"):
+    with pytest.raises(TooManyRejects, match=r"s\.jsonl:1: a sequence has at least 2 tokens"):
         keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
 
 
 def test_a_line_of_another_length_is_named(tmp_path: Path) -> None:
     where = lines(tmp_path / "s.jsonl", [1, 2, 3], [1, 2])
-    with pytest.raises(DataError, match=r"s\.jsonl:2: 2 tokens, where the first has 3"):
+    with pytest.raises(TooManyRejects, match=r"s\.jsonl:2: 2 tokens, where the first has 3"):
         keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
 
 
@@ -89,7 +89,7 @@ def test_kept_lines_are_the_sequences_of_the_stream(tmp_path: Path) -> None:
 
 def test_a_token_outside_the_vocabulary_is_named_by_file_and_line(tmp_path: Path) -> None:
     where = lines(tmp_path / "s.jsonl", [1, 2, 3], [4, 5, 50])
-    with pytest.raises(DataError, match=r"s\.jsonl:2: token 50 is outside the 50 known"):
+    with pytest.raises(TooManyRejects, match=r"s\.jsonl:2: token 50 is outside the 50 known"):
         keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
     assert not (tmp_path / "d").exists()
 
@@ -130,5 +130,5 @@ def test_empty_validation_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_that_is_no_sequence_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"tokens": [1, 2, 3]}\n{"text": "x"}\n')
-    with pytest.raises(DataError, match=r"s\.jsonl:2: no field 'tokens'"):
+    with pytest.raises(TooManyRejects, match=r"s\.jsonl:2: no field 'tokens'"):
         first_rows(str(tmp_path / "s.jsonl"), 2, length=2, vocab_size=VOCAB)
