@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check docs bench gpu clean
+.PHONY: install demo test check docs record bench gpu clean
 
 install: $(STAMP)
 
@@ -28,6 +28,9 @@ check: install
 
 docs: install
 	$(BIN)/python -m cogapp -r docs/reference/*.md
+
+record: install
+	RECORD=1 $(BIN)/python -m pytest tests/golden tests/quality/test_house.py -k "recorded or agreed"
 
 bench: install
 	$(BIN)/python tests/bench/run.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -201,3 +202,16 @@ def test_the_tree_has_the_agreed_top_level() -> None:
         "CONTRIBUTING.md",
         "MANIFEST.in",
     }
+
+
+def test_options_are_those_agreed_on() -> None:
+    """A new option, or one that goes, is a decision: write it into options.txt with the change."""
+    path = ROOT / "tests" / "quality" / "options.txt"
+    found = [
+        f"{name} {'/'.join(sorted([*p.opts, *p.secondary_opts], key=len))}"
+        for name in COMMANDS
+        for p in sorted(command(name).params, key=lambda p: str(p.name))
+    ]
+    if os.environ.get("RECORD"):
+        path.write_text("\n".join(found) + "\n", encoding="utf-8")
+    assert found == path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,1 @@
+llama carbon --gpu-hours 1022362

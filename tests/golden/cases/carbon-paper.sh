@@ -1,0 +1,1 @@
+llama carbon --paper

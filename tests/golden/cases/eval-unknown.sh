@@ -1,0 +1,1 @@
+llama eval piqqa --data .

@@ -1,0 +1,1 @@
+llama fetch wikipedia dump.xml.bz2

@@ -1,0 +1,1 @@
+llama fetch githb src/

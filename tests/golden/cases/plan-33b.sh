@@ -1,0 +1,1 @@
+llama train --size 33b --dry-run

@@ -1,0 +1,1 @@
+llama train --size 65b --dry-run
