@@ -172,3 +172,12 @@ def test_a_url_is_read_like_a_file(tmp_path: Path, served: str) -> None:
 def test_a_url_that_is_not_there_is_one_line(served: str) -> None:
     with pytest.raises(LlamaError, match=r"nothing\.zst"):
         list(read_chunks(f"{served}/nothing.zst"))
+
+
+def test_a_truncated_url_is_located_like_a_file(tmp_path: Path, served: str) -> None:
+    packed = zstandard.compress(b"first\n") + zstandard.compress(LINES)[:40]
+    write(tmp_path / "in.zst", packed)
+    chunks = read_chunks(f"{served}/in.zst")
+    assert next(chunks).lines == [b"first"]
+    with pytest.raises(DataError, match=r"in\.zst:2: compressed input ends early"):
+        next(chunks)
