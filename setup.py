@@ -3,12 +3,11 @@
 And the attention kernel, where there is an nvcc to build it; see cuda_ext/build.py.
 """
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -16,6 +15,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # pip runs this file without the checkout on its path
 from cuda_ext import LIBRARY, build  # noqa: E402
 
+INSTEAD = "attention runs on PyTorch's own"
 VERSION = next(
     line.split('"')[1]
     for line in (ROOT / "llama_cli" / "__init__.py").read_text(encoding="utf-8").splitlines()
@@ -61,28 +61,37 @@ class BuildLibrary(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        if build.fresh():
-            if target.absolute() != LIBRARY.absolute():
-                shutil.copy2(LIBRARY, target)
-            return print(f"cuda_ext: kept {LIBRARY.name}, newer than its sources")
         try:
-            build.build(target)
+            print(f"cuda_ext: {build.obtain(target)}")
         except RuntimeError as error:
-            print(f"cuda_ext: not built: {error}; attention runs on PyTorch's own")
+            target.unlink(missing_ok=True)  # an earlier build's, made of other sources
+            print(f"cuda_ext: not built: {error}; {INSTEAD}")
             raise CompileError(str(error)) from None
-        return print(f"cuda_ext: built {LIBRARY.name} for {build.BUILT_FOR}")
+
+    def copy_extensions_to_source(self) -> None:
+        """Put it beside its sources, for an editable install, in one move."""
+        for ext in self.extensions:
+            made = Path(self.build_lib, self.get_ext_filename(ext.name))
+            if made.exists():
+                build.put(made, LIBRARY)
+
+
+class BuildWheel(bdist_wheel):
+    """Name a wheel with the library for its platform alone: no Python is in it."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 def extensions() -> list[Extension]:
     """List the library if it is to be built. Optional: its failure stops no install."""
-    build_it, why_not = build.wanted()
-    if not build_it:
-        print(f"cuda_ext: not built: {why_not}; attention runs on PyTorch's own")
+    why_not = build.why_not()
+    if why_not:
+        print(f"cuda_ext: not built: {why_not}; {INSTEAD}")
         return []
     files = [str(source.relative_to(ROOT)) for source in build.sources()]
-    forced = os.environ.get("LLAMA_BUILD_CUDA") == "1"
     name = f"cuda_ext.{LIBRARY.stem}"
-    return [Extension(name, files[:1], depends=files[1:], optional=not forced)]
+    return [Extension(name, files[:1], depends=files[1:], optional=build.asked() != "1")]
 
 
 setup(
@@ -100,7 +109,7 @@ setup(
         "cuda_ext": ["*.cu", "*.h", "*.md"],
     },
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildLibrary},
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": BuildWheel},
     install_requires=RUN,
     extras_require={"xformers": XFORMERS, "dev": DEVELOP},
     entry_points={"console_scripts": ["llama = llama_cli.__main__:main"]},
