@@ -8,7 +8,7 @@
    nvcc -O3 -std=c++17 -shared -arch=sm_80 attention.cu -o libllama_attention.so
    g++  -O2 -std=c++17 -shared -fPIC -x c++ attention.cu -o emulated.so
 
- Everything is checked by the caller, llama_cli/kernels/extension.py.
+ Everything is checked by the caller, llama_cli/kernels.
 */
 #include "problem.h"
 #ifdef __CUDACC__
@@ -18,7 +18,9 @@
 #endif
 #include <cmath>
 
-#include "tile.h"  // these four build on each other, in this order
+#include "tile.h"  // these build on each other, in this order
+
+#include "mask.h"
 
 #include "softmax.h"
 
@@ -28,22 +30,37 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+// A block for each `rows` positions of each head. Heads come first, so that of all of them the
+// blocks with most work start first.
+dim3 blocks(const Problem& p, int heads, int rows) {
+  return dim3(heads, p.batch, (p.length + rows - 1) / rows);
+}
+
 template <class T, int D>
 int run_forward(const Problem& p, void* stream) {
-  dim3 grid((p.length + ROWS - 1) / ROWS, p.heads, p.batch);
-  return launch(forward<T, D>, grid, THREADS, forward_tiles * ROWS * D * 2, stream, p);
+  return launch(forward<T, D>, blocks(p, p.heads, FORWARD_ROWS), FORWARD_THREADS,
+                STREAM_BYTES<D>, stream, p, p.scale * LOG2_E);
+}
+
+// Keys first: with atomics dq comes with them.
+template <class T, int D, bool ATOMICS>
+int run_key_gradients(const Problem& p, void* stream) {
+  typedef KeyBlock<D, ATOMICS> Block;
+  return launch(key_gradients<T, D, ATOMICS>, blocks(p, p.key_heads, Block::ROWS), Block::THREADS,
+                Block::BYTES, stream, p, p.scale * LOG2_E);
 }
 
 template <class T, int D>
 int run_backward(const Problem& p, void* stream) {
-  dim3 rows((p.length + WARPS - 1) / WARPS, p.heads, p.batch);
-  dim3 grid((p.length + ROWS - 1) / ROWS, p.heads, p.batch);
-  if (int code = launch(row_products<T, D>, rows, THREADS, 0, stream, p)) return code;
-  if (int code = launch(key_gradients<T, D>, grid, THREADS,
-                        key_gradient_tiles * ROWS * D * 2 + key_gradient_floats * 4, stream, p))
-    return code;
-  return launch(query_gradients<T, D>, grid, THREADS, query_gradient_tiles * ROWS * D * 2, stream,
-                p);
+  const dim3 rows = blocks(p, p.heads, ROW_BLOCK);
+  if (int code = launch(row_products<T, D>, rows, ROW_THREADS, 0, stream, p)) return code;
+  if (p.sums && KeyBlock<D, true>::BYTES <= most_shared_memory()) {
+    if (int code = run_key_gradients<T, D, true>(p, stream)) return code;
+    return launch(round_sums<T, D>, rows, ROW_THREADS, 0, stream, p);
+  }
+  if (int code = run_key_gradients<T, D, false>(p, stream)) return code;
+  return launch(query_gradients<T, D>, blocks(p, p.heads, QUERY_ROWS), QUERY_THREADS,
+                STREAM_BYTES<D>, stream, p, p.scale * LOG2_E);
 }
 
 EXPORT int llama_attention_version() { return VERSION; }

@@ -151,7 +151,19 @@ inline void exchange_all(Exchange* const* calls) {
   for (int i = 0; i < 32; i++) calls[i]->result = calls[i ^ calls[i]->mask]->x;
 }
 
+struct Vote {
+  bool x;
+};
+
+inline void vote_all(Vote* const* calls) {
+  bool any = false;
+  for (int i = 0; i < 32; i++) any |= calls[i]->x;
+  for (int i = 0; i < 32; i++) calls[i]->x = any;
+}
+
 }  // namespace emulation
+
+using std::min;
 
 inline char* shared_memory() { return emulation::memory.data(); }
 
@@ -199,6 +211,20 @@ inline float lane_xor(float x, int mask) {
   return exchange.result;
 }
 
+inline bool any_lane(bool x) {
+  emulation::Vote vote = {x};
+  emulation::together("any_lane", vote, emulation::vote_all);
+  return vote.x;
+}
+
+inline int thread_anew() { return threadIdx.x; }
+
+inline void add_pair(float* to, float x, float y) {
+  if (reinterpret_cast<uintptr_t>(to) % 8) emulation::fail("a pair that is not aligned");
+  to[0] += x;
+  to[1] += y;
+}
+
 inline float fast_exp2(float x) { return exp2f(x); }
 
 // One element format: how its bits are read, and how a float is rounded to them.
@@ -228,6 +254,8 @@ int launch(void (*kernel)(Arguments...), dim3 grid, int threads, int shared_byte
   }
   return failure ? FAILED : 0;
 }
+
+inline int most_shared_memory() { return 163 << 10; }  // of an A100
 
 inline const char* describe(int) { return emulation::failure; }
 

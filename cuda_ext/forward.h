@@ -1,56 +1,71 @@
 /*
- Forward: out = softmax(scale q k') v over earlier keys, and lse = log sum exp (scale q k').
+ Forward: out = softmax(scale q k') v over the keys that a query sees, and
+ lse = log sum exp (scale q k').
 
- A block owns 64 queries and meets the key tiles up to its own, one at a time; the scores of one
- tile are all that ever exists, and tiles above the diagonal are never met.
+ A block owns 128 queries, 32 to a warp, and meets the key tiles from where its first query's
+ document begins up to its last query. A warp's scores of one strip are all that ever exists, and
+ strips that are hidden from all its queries are not computed.
  Rabe & Staats 2021, https://arxiv.org/abs/2112.05682; LLaMA, section 2.4.
 */
 #pragma once
 
-constexpr int forward_tiles = 5;  // q, and two each of k and v: one in use, one on its way
+constexpr int FORWARD_M = 2, FORWARD_THREADS = 128;
+constexpr int FORWARD_ROWS = 16 * FORWARD_M * FORWARD_THREADS / 32;  // queries of a block
 
 template <class T, int D>
-__global__ void __launch_bounds__(THREADS, 2) forward(Problem p) {
-  Element* q = reinterpret_cast<Element*>(shared_memory());
-  Element *k = q + ROWS * D, *v = k + 2 * ROWS * D;
-  const int mine = gridDim.x - 1 - blockIdx.x;  // the block with most tiles starts first
-  const float scale_log2 = p.scale * LOG2_E;
+__global__ void __launch_bounds__(FORWARD_THREADS, 2) forward(Problem p, float scale_log2) {
+  constexpr int M = FORWARD_M;
+  Element *k = reinterpret_cast<Element*>(shared_memory()), *v = k + 2 * TILE * D;
+  const int batch = blockIdx.y, head = blockIdx.x, key_head = head / (p.heads / p.key_heads);
+  const int mine = (gridDim.z - 1 - blockIdx.z) * FORWARD_ROWS;  // most work starts first
+  const Element *keys = rows_of(p.k, batch, key_head), *values = rows_of(p.v, batch, key_head);
+
+  fetch<D, FORWARD_THREADS, FORWARD_ROWS>(v, rows_of(p.q, batch, head), p.q.row, mine, p.length);
+  commit_copies();
+  wait_copies<0>();
+  __syncthreads();
+  Rows<M, D> queries;
+  hold<M, D>(queries, v);
+  __syncthreads();  // where values come next
+
+  const int start = mine + 16 * M * warp();  // of this warp's rows
+  const int last = min(mine + FORWARD_ROWS, p.length) - 1;
   auto fetch_keys = [&](int tile) {
-    fetch<D>(k + tile % 2 * ROWS * D, p.k, tile, p.length);
-    fetch<D>(v + tile % 2 * ROWS * D, p.v, tile, p.length);
+    const int turn = tile % (2 * TILE) * D;
+    fetch<D, FORWARD_THREADS>(k + turn, keys, p.k.row, tile, p.length);
+    fetch<D, FORWARD_THREADS>(v + turn, values, p.v.row, tile, p.length);
     commit_copies();
   };
-
-  fetch<D>(q, p.q, mine, p.length);
-  commit_copies();
-  fetch_keys(0);
-  wait_copies<1>();
-  __syncthreads();
-  Fragment queries[D / 16];  // q stays in registers
-#pragma unroll
-  for (int step = 0; step < D / 16; step++) queries[step] = left_operand<D>(q, step);
-
-  Softmax softmax;
-  Sum<D> out = {};
-  for (int tile = 0; tile <= mine; tile++) {
-    wait_copies<0>();
-    __syncthreads();  // this tile is here, and nobody reads the one before it any more
-    if (tile < mine) fetch_keys(tile + 1);
-    Scores s = {};
-#pragma unroll
-    for (int step = 0; step < D / 16; step++)
-      multiply_transposed<T, D>(s, queries[step], k + tile % 2 * ROWS * D, step);
-    if (tile == mine) hide_later_keys(s, true);
+  const int begin = first_key(p, batch, mine) / TILE * TILE;
+  fetch_keys(begin);
+  Softmax<M> softmax;
+  Sum<M, D> out = {};
+#pragma unroll 1
+  for (int strip = begin; strip <= last; strip += STRIP) {
+    if (strip % TILE == 0) {
+      wait_copies<0>();
+      __syncthreads();  // this tile is here, and nobody reads the one before it any more
+      if (strip + TILE <= last) fetch_keys(strip + TILE);
+    }
+    if (strip > start || strip + STRIP <= first_key(p, batch, start)) continue;
+    const int turn = strip % (2 * TILE) * D;
+    Scores<M> s;
+    multiply_transposed<T, M, D>(s, queries, k + turn);
+    hide_keys<M>(s, p, batch, start, strip);
     softmax.update(s, out, scale_log2);
-    multiply_add<T, D>(out, s, v + tile % 2 * ROWS * D);
+    multiply_add<T, M, D>(out, s, v + turn);
   }
-
-  const float sum[2] = {row_sum(softmax.sum[0]), row_sum(softmax.sum[1])};
-  store<T, D>(p.out, mine, p.length, out, 1 / sum[0], 1 / sum[1]);
 #pragma unroll
-  for (int half = 0; half < 2; half++) {
-    int query = mine * ROWS + row_of(2 * half);
-    if (lane() % 4 == 0 && query < p.length)
-      p.lse[statistics_of(p) + query] = softmax.largest[half] * p.scale + logf(sum[half]);
+  for (int m = 0; m < M; m++) {
+    const float sum[2] = {row_sum(softmax.sum[m][0]), row_sum(softmax.sum[m][1])};
+    store<T>(rows_of(p.out, batch, head), p.out.row, start + 16 * m, p.length, out[m], 1 / sum[0],
+             1 / sum[1]);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int query = start + row_of(m, 2 * half);
+      if (lane() % 4 == 0 && query < p.length)
+        p.lse[statistics_of(p, batch, head) + query] =
+            softmax.reference[m][half] * p.scale + logf(sum[half]);
+    }
   }
 }

@@ -19,6 +19,13 @@ struct Fragment {
   uint32_t word[4];
 };
 
+// threadIdx.x, read anew at each call: nvcc would else keep what is made of it in registers.
+DEVICE int thread_anew() {
+  int x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+
 DEVICE char* shared_memory() {
   extern __shared__ __align__(128) char memory[];
   return memory;
@@ -71,10 +78,22 @@ DEVICE Fragment load_matrices_transposed(const void* row) {
 
 DEVICE float lane_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
+DEVICE bool any_lane(bool x) { return __any_sync(0xffffffffu, x); }
+
 DEVICE float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// Add to two floats in memory, at a multiple of 8 bytes, which others may add to as well.
+DEVICE void add_pair(float* to, float x, float y) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory");
+#else
+  atomicAdd(to, x);
+  atomicAdd(to + 1, y);
+#endif
 }
 
 // c += a b: (16 x 16) by (16 x 8) in fp32. Lane 4g + t holds of c rows g and g + 8 at columns
@@ -128,6 +147,14 @@ int launch(void (*kernel)(Arguments...), dim3 grid, int threads, int shared_byte
   if (error != cudaSuccess) return error;
   kernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
   return cudaGetLastError();
+}
+
+// Bytes a block of the current device can have.
+inline int most_shared_memory() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
 }
 
 inline const char* describe(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
