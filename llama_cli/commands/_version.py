@@ -1,4 +1,4 @@
-"""What `llama --version --verbose` adds: Python, the libraries, and the attention that runs."""
+"""What `llama --version --verbose` adds: Python, the libraries, the attention that runs and why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
+from llama_cli.errors import LlamaError
+
+PAPER_HEADS = 128  # wide, in every LLaMA
 LIBRARIES = ("torch", "numpy", "sentencepiece", "zstandard", "orjson")
 
 
@@ -14,13 +17,18 @@ def details() -> Iterator[str]:
     yield f"python {platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in LIBRARIES:
         yield f"{name} {metadata.version(name)}"
-    yield _attention()
+    yield from _attention()
 
 
-def _attention() -> str:
-    import torch  # a second that only this line needs
+def _attention() -> Iterator[str]:
+    import torch  # a second that only these lines need
 
-    from llama_cli.kernels.attention import backend
+    from llama_cli.kernels import library
+    from llama_cli.kernels.attention import choose
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return f"attention {backend(device, torch.bfloat16)} on {device}"
+    try:
+        yield f"attention {choose(device, torch.bfloat16, PAPER_HEADS)}"
+    except LlamaError as error:  # LLAMA_TRAIN_ATTENTION names what cannot run
+        yield f"attention none on {device}: {error}"
+    yield f"attention kernel {library.state()}"

@@ -1,133 +1,198 @@
 """Causal attention, on whichever backend is present.
 
 LLaMA, section 2.4, uses an attention that never stores the score matrix and never
-computes the half that the mask hides. `reference` is the definition that every backend is
-tested against; `sdpa` is PyTorch's own fused one, the choice of `auto`; `cuda` is ours
-(cuda_ext), on a GPU, if it was built; `xformers` is the baseline of the paper's days, on a
-GPU, if it is installed.
-Legend: B batch, H heads, L queries, T keys (L, and those before them), D head width.
+computes the half that the mask hides. `cuda` is ours (cuda_ext), on a GPU, where it was built;
+PyTorch's `sdpa` runs elsewhere; `xformers` and `reference` are there to compare with (`backends`).
+Legend: B batch, H heads, G key heads, L queries, T keys (L, and those before them), D head width.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
+from operator import index
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from llama_cli.errors import NotReadyError, UsageError
-from llama_cli.kernels import extension
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+from llama_cli.kernels import backends, extension, proof
+from llama_cli.kernels.library import BUILD, DTYPES, HEAD_SIZES, INSTEAD, available
 
 BACKENDS = ("auto", "cuda", "sdpa", "xformers", "reference")
+VARIABLE = "LLAMA_TRAIN_ATTENTION"
+IN_BF16 = "llama train --dtype bf16, or LLAMA_TRAIN_ATTENTION=sdpa for a model in fp32"
 
 
-def hidden_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Mark the scores to hide: the L queries are the last of the T positions.
+class Attend(Protocol):
+    """What the backends but `cuda` look like."""
 
-    >>> hidden_mask(2, 3, torch.device("cpu")).int().tolist()
-    [[0, 0, 1], [0, 0, 0]]
-    """
-    whole = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return whole.triu(keys - queries + 1)
-
-
-def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention by its definition. Memory grows with length squared.
-
-    >>> one = torch.ones(1, 1, 3, 2)
-    >>> reference(one, one, torch.arange(6.0).view(1, 1, 3, 2))[0, 0].tolist()
-    [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]
-    """
-    scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-    hidden = hidden_mask(q.shape[-2], k.shape[-2], q.device)
-    return (scores.masked_fill(hidden, -math.inf).softmax(-1) @ v.float()).to(v.dtype)
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention by PyTorch's fused kernels."""
-    queries, keys = q.shape[-2], k.shape[-2]
-    if queries == keys:
-        return scaled_dot_product_attention(q, k, v, is_causal=True)
-    seen = None if queries == 1 else ~hidden_mask(queries, keys, q.device)
-    return scaled_dot_product_attention(q, k, v, attn_mask=seen)
-
-
-def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # pragma: no cover (gpu)
-    """Causal attention by xformers, which wants (B, L, H, D)."""
-    from xformers.ops import LowerTriangularMask, memory_efficient_attention
-
-    turned = (x.transpose(1, 2) for x in (q, k, v))
-    out: Tensor = memory_efficient_attention(*turned, attn_bias=LowerTriangularMask())
-    return out.transpose(1, 2)
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> Tensor:
+        """Map q, k, v to a tensor like q."""
+        ...
 
 
 ATTEND: dict[str, Attend] = {
-    "cuda": extension.causal_attention,
-    "sdpa": sdpa,
-    "xformers": xformers,
-    "reference": reference,
+    "sdpa": backends.sdpa,
+    "xformers": backends.xformers,
+    "reference": backends.reference,
 }
 
 
-def backend(device: str, dtype: torch.dtype, asked: str | None = None) -> str:
-    """Name what will run on `device` ("cpu", "cuda") in `dtype`.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that runs on a device, and why."""
 
-    `asked`, or else LLAMA_TRAIN_ATTENTION, overrides the choice. A backend that is asked for
-    by name and cannot run is an error, never a silent fallback.
+    name: str
+    device: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}: {self.why}"
+
+
+def choose(
+    device: torch.device | str, dtype: torch.dtype, head_size: int, asked: str | None = None
+) -> Choice:
+    """Choose what runs on `device` for heads of `head_size` in `dtype`.
+
+    `asked`, or else LLAMA_TRAIN_ATTENTION, overrides the choice of `auto`: the kernel of
+    cuda_ext where it can run and, tried once a process (`proof`), computes what it should, and
+    PyTorch's SDPA elsewhere. A backend that is asked for by name and cannot run is an error,
+    never a silent fallback.
 
     Raises:
         UsageError: no backend has that name.
-        NotReadyError: the backend is not built, not installed, or not for this device.
+        NotReadyError: the backend is not built, not installed, or not for this device, dtype
+            or head size.
+
+    >>> print(choose("cpu", torch.bfloat16, 128, "auto"))
+    sdpa on cpu: the cuda kernel runs on an NVIDIA GPU, not on a cpu
     """
-    name = asked or os.environ.get("LLAMA_TRAIN_ATTENTION") or "auto"
+    device = _whole(device)
+    name = asked or os.environ.get(VARIABLE) or "auto"
     if name not in BACKENDS:
         raise UsageError(f"attention is one of {', '.join(BACKENDS)}, not '{name}'")
-    missing = _missing(name, device, dtype)
+    if name == "auto":
+        return _automatic(device, dtype, head_size)
+    missing = _missing(name, device, dtype, head_size)
     if missing:
         raise NotReadyError(f"attention backend '{name}' {missing[0]}", hint=missing[1])
-    return "sdpa" if name == "auto" else name
+    return Choice(name, str(device), "asked for by name")
 
 
-def _missing(name: str, device: str, dtype: torch.dtype) -> tuple[str, str] | None:
+def _whole(device: torch.device | str) -> torch.device:
+    """Say which GPU "cuda" is, if there is one."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _automatic(device: torch.device, dtype: torch.dtype, head_size: int) -> Choice:
+    missing = _missing("cuda", device, dtype, head_size)
+    if missing:
+        return Choice("sdpa", str(device), f"the cuda kernel {missing[0]}")
+    fault = proof.fault(device, dtype)
+    if fault:
+        return Choice("sdpa", str(device), f"the cuda kernel failed its trial: {fault}")
+    return Choice("cuda", str(device), "the cuda kernel passed its trial")
+
+
+def _missing(
+    name: str, device: torch.device, dtype: torch.dtype, head_size: int
+) -> tuple[str, str] | None:
     """Say why `name` cannot run, and the cure."""
     if name == "cuda":
-        reason = extension.available(device)
-        return (reason, extension.INSTEAD) if reason else None
+        return _kernel_missing(device, dtype, head_size)
     if name == "xformers" and importlib.util.find_spec("xformers") is None:
         return "is not installed", "pip install 'llama[xformers]'"
-    if name == "xformers" and device != "cuda":
-        return f"does not run on a {device}", "llama train --attention sdpa"
+    if name == "xformers" and device.type != "cuda":
+        return f"does not run on a {device.type}", INSTEAD
     return None
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, asked: str | None = None) -> Tensor:
+def _kernel_missing(
+    device: torch.device, dtype: torch.dtype, head_size: int
+) -> tuple[str, str] | None:
+    reason = available(device)
+    if reason:
+        return reason, BUILD if reason == "is not built" else INSTEAD
+    if dtype not in DTYPES:
+        found = str(dtype).removeprefix("torch.")
+        return f"computes in bf16 and fp16, not in {found}", IN_BF16
+    if head_size not in HEAD_SIZES:
+        return f"has heads of 64 and 128, not of {head_size}", INSTEAD
+    return None
+
+
+def backend(
+    device: torch.device, dtype: torch.dtype, head_size: int, asked: str | None = None
+) -> str:
+    """Name what `choose` chooses."""
+    return choose(device, dtype, head_size, asked).name
+
+
+# As in `sharding`: torch.compile runs this while it traces a model, and keeps the name.
+backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bounds: Tensor | None = None,
+    deterministic: bool = True,
+    asked: str | None = None,
+) -> Tensor:
     """Softmax(q k' / sqrt(D)) v over earlier positions.
 
     Args:
         q: (B, H, L, D); its L positions are the last of the T that k and v hold.
-        k, v: (B, H, T, D), of q's dtype and device; T >= L.
-        asked: a backend by name; None lets `backend` choose.
+        k, v: (B, G, T, D), of q's dtype and device; T >= L, and G divides H: head h reads key
+            head h // (H / G).
+        bounds: (2, B, L) of `extension.document_bounds`, where L = T: documents that do not
+            see each other. Memory is then linear in length with `cuda` and `xformers` only.
+        deterministic: whether the gradients of `cuda` are the same bits in every run; what the
+            others do is PyTorch's matter.
+        asked: a backend by name; None lets `choose` choose.
 
     Returns:
-        (B, H, L, D), same dtype. Backends other than `reference` and `sdpa` are written
-        for training, where L = T; `sdpa` stands in for them where a cache makes T > L.
+        (B, H, L, D), same dtype. `cuda` and `xformers` are written for training, where L = T;
+        `sdpa` stands in for them where a cache makes T > L.
 
     Raises:
         ValueError: the shapes do not agree with the above.
         NotReadyError: a backend asked for by name cannot run.
     """
-    if k.shape != v.shape or q.dim() != 4 or q.shape[-2] > k.shape[-2]:
+    _check(q, k, v, bounds)
+    head_size = index(q.shape[-1])  # a number, also where torch.compile has a symbol for it
+    name = backend(q.device, q.dtype, head_size, asked)
+    if q.shape[2] != k.shape[2] and name != "reference":
+        name = "sdpa"
+    if name == "cuda":
+        return extension.causal_attention(q, k, v, bounds=bounds, deterministic=deterministic)
+    return ATTEND[name](q, k, v, bounds)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None) -> None:
+    if k.shape != v.shape or q.dim() != 4 or k.dim() != 4 or q.shape[-2] > k.shape[-2]:
         raise ValueError(
             "q must be (batch, heads, length, d) and k, v alike with at least its length, "
             f"not {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
-    name = backend(q.device.type, q.dtype, asked)
-    if q.shape != k.shape and name != "reference":
-        name = "sdpa"
-    return ATTEND[name](q, k, v)
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"the heads of q must be a multiple of those of k and v, not {q.shape[1]} "
+            f"and {k.shape[1]}"
+        )
+    if bounds is not None and (
+        bounds.shape != (2, q.shape[0], q.shape[2]) or q.shape[2] != k.shape[2]
+    ):
+        raise ValueError(
+            "bounds must be (2, batch, length) for as many keys as queries, not "
+            f"{tuple(bounds.shape)} for {tuple(q.shape)}, {tuple(k.shape)}"
+        )

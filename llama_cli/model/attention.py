@@ -31,9 +31,12 @@ class Cache(Protocol):
 class Attention(nn.Module):
     """Let each position read those before it. No biases; Meta's names."""
 
-    def __init__(self, dim: int, head_dim: int, *, layer: int, backend: str | None) -> None:
+    def __init__(
+        self, dim: int, head_dim: int, *, layer: int, backend: str | None, deterministic: bool
+    ) -> None:
         super().__init__()
-        self.head_dim, self.layer, self.backend = head_dim, layer, backend
+        self.head_dim, self.layer = head_dim, layer
+        self.backend, self.deterministic = backend, deterministic
         self.wq = nn.Linear(dim, dim, bias=False)
         self.wk = nn.Linear(dim, dim, bias=False)
         self.wv = nn.Linear(dim, dim, bias=False)
@@ -46,7 +49,7 @@ class Attention(nn.Module):
         v = self._heads(self.wv(x_BLd))
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y_BHLD = causal_attention(q, k, v, asked=self.backend)
+        y_BHLD = causal_attention(q, k, v, deterministic=self.deterministic, asked=self.backend)
         y: Tensor = self.wo(y_BHLD.transpose(1, 2).flatten(2))
         return y
 

@@ -27,10 +27,14 @@ HEAD_STD = 0.02  # logits near 0, so the first loss is ln V
 class Layer(nn.Module):
     """Attention, then the feed-forward, each on a normalised copy and added back."""
 
-    def __init__(self, config: ModelConfig, layer: int, backend: str | None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int, backend: str | None, deterministic: bool
+    ) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
-        self.attention = Attention(config.dim, config.head_dim, layer=layer, backend=backend)
+        self.attention = Attention(
+            config.dim, config.head_dim, layer=layer, backend=backend, deterministic=deterministic
+        )
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config.dim, config.hidden)
 
@@ -45,15 +49,18 @@ class Transformer(nn.Module):
     """Token ids in, logits of the next token out.
 
     `attention` names a backend of `llama_cli.kernels.attention`; None lets it choose.
+    `deterministic` is whether that backend's gradients must be the same bits in every run.
     Weights are left as PyTorch makes them; `init_weights` or `load_model` sets them.
     """
 
-    def __init__(self, config: ModelConfig, *, attention: str | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, *, attention: str | None = None, deterministic: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(
-            Layer(config, layer, attention) for layer in range(config.layers)
+            Layer(config, layer, attention, deterministic) for layer in range(config.layers)
         )
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)

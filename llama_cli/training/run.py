@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from llama_cli.errors import Interrupted, LlamaError
-from llama_cli.kernels.attention import backend
+from llama_cli.kernels.attention import Choice, choose
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.parallel.plan import flops_per_token
@@ -54,6 +54,7 @@ class Way:
 
     device: str = "cpu"
     attention: str | None = None
+    deterministic: bool = True  # the gradients of the attention kernel; others' always are
     compile: bool = False
     micro_batch: int | None = None
     checkpoint_every: int = 1000
@@ -102,10 +103,12 @@ def train(job: Job, listener: Listener) -> bool:
 
     Raises:
         LlamaError: the directory holds a run with other settings.
-        NotReadyError: the attention asked for is not there.
+        NotReadyError: the attention asked for is not there, or not for this dtype or model.
         Interrupted: SIGTERM came; a checkpoint is saved.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
+    if not (job.run / SETTINGS).exists():
+        _attention(job)  # raises before settings are written that its cure would contradict
     _same_run(job)
     clear_leftovers(job.run)
     found = newest(job.run)
@@ -216,7 +219,9 @@ def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:
 
 
 def _trainer(job: Job) -> Trainer:
-    model = Transformer(job.config, attention=_attention(job))
+    model = Transformer(
+        job.config, attention=_attention(job).name, deterministic=job.way.deterministic
+    )
     init_weights(model, job.settings.seed)
     return Trainer(
         model.to(job.way.device),
@@ -226,15 +231,16 @@ def _trainer(job: Job) -> Trainer:
     )
 
 
-def _attention(job: Job) -> str:
+def _attention(job: Job) -> Choice:
     dtype = torch.bfloat16 if job.settings.dtype == "bf16" else torch.float32
-    return backend(job.way.device, dtype, job.way.attention)
+    return choose(job.way.device, dtype, job.config.head_dim, job.way.attention)
 
 
 def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
     device, dtype = trainer.device, job.settings.dtype
     peak, source = peak_flops(device, dtype, listener.cpu_clock)
     on_gpu = device.type == "cuda"
+    attention = _attention(job)
     return {
         "size": job.size,
         "parameters": job.config.parameters,
@@ -245,7 +251,9 @@ def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
         "batch": job.settings.batch,
         "length": job.data.length,
         "dtype": dtype,
-        "attention": _attention(job),
+        "attention": attention.name,
+        "attention_because": attention.why,
+        "deterministic": job.way.deterministic or attention.name != "cuda",
         "compile": job.way.compile,
         "peak_flops": peak,
         "peak_from": source,

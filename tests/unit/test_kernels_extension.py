@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import shutil
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from cuda_ext import SOURCE
-from llama_cli.errors import LlamaError, NotReadyError
-from llama_cli.kernels import attention, extension
+from llama_cli.errors import LlamaError
+from llama_cli.kernels import extension
 from tests.kernels import (
     check_errors,
     compile_emulated,
@@ -59,7 +57,7 @@ def test_errors_are_at_most_twice_those_of_plain_attention_in_the_same_dtype(
 def test_the_log_sum_exp_is_right_to_fp32(emulated, size: int) -> None:
     q, k, v, _ = inputs(65, size, torch.bfloat16)
     true = masked_scores(q.double(), k.double()).logsumexp(-1)
-    assert (extension.forward(q, k, v)[1] - true).abs().max() < 2e-6
+    assert (extension.forward(q, k, v, None, True)[1] - true).abs().max() < 2e-6
 
 
 def test_large_scores_neither_overflow_nor_vanish(emulated) -> None:
@@ -91,7 +89,7 @@ def test_tiles_that_the_mask_hides_are_not_computed(emulated, size, length, tile
     pairs = tiles * (tiles + 1) // 2  # of a query tile and a key tile at or before it
     product = 64 * 64 * size // (16 * 8 * 16)  # tensor-core instructions in 64 x 64 x d
     given = inputs(length, size, torch.bfloat16)
-    extension.forward(*given[:3])
+    extension.forward(*given[:3], None, True)
     assert counts(emulated)[0] == heads * pairs * 2 * product
     schedule(emulated)
     results(extension.causal_attention, *given)
@@ -104,14 +102,6 @@ def test_no_load_waits_for_a_bank_of_shared_memory(emulated, size: int) -> None:
     _, loads, conflicts = counts(emulated)
     assert loads > 0
     assert conflicts == 0
-
-
-def test_what_is_kept_for_the_backward_grows_with_length_and_not_its_square(emulated) -> None:
-    kept: list[Tensor] = []
-    q, k, v, _ = inputs(65, 64, torch.bfloat16)
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        extension.causal_attention(q.requires_grad_(), k, v)
-    assert sorted(x.numel() for x in kept) == [2 * 2 * 65, *[2 * 2 * 65 * 64] * 4]
 
 
 @pytest.mark.parametrize("length", [1, 65])
@@ -139,72 +129,6 @@ def test_any_layout_with_whole_rows_gives_the_same_bits(emulated) -> None:
     q, k, v = (x.transpose(1, 2) for x in fused.unbind(2))
     expected = extension.causal_attention(q.contiguous(), k.contiguous(), v.contiguous())
     assert torch.equal(extension.causal_attention(q, k, v), expected)
-
-
-def test_a_gradient_without_rows_of_its_own_is_taken(emulated) -> None:
-    q, k, v, _ = inputs(3, 64, torch.bfloat16)
-    out = extension.causal_attention(q, k, v.requires_grad_())
-    out.sum().backward()  # its gradient is a one, expanded
-    weights = definition(q.double(), k.double(), torch.eye(3).double().expand(2, 2, 3, 3))
-    assert torch.allclose(v.grad[..., 0].double(), weights.sum(-2), atol=0.02)
-
-
-def test_the_backend_named_cuda_is_this_kernel(emulated) -> None:
-    q, k, v, _ = inputs(3, 64, torch.bfloat16)
-    ours = attention.causal_attention(q, k, v, asked="cuda")
-    assert torch.equal(ours, extension.causal_attention(q, k, v))
-    assert counts(emulated)[0] > 0
-
-
-def test_auto_is_not_this_kernel(emulated) -> None:
-    attention.causal_attention(*inputs(3, 64, torch.bfloat16)[:3])
-    assert counts(emulated)[0] == 0
-
-
-def test_the_operator_keeps_what_torch_asks_of_one(emulated) -> None:
-    q, k, v, _ = inputs(3, 64, torch.bfloat16)
-    leaves = tuple(x.requires_grad_() for x in (q, k, v))
-    torch.library.opcheck(torch.ops.llama.causal_attention.default, leaves)
-
-
-def test_a_compiled_model_calls_it_without_a_break(emulated) -> None:
-    given = inputs(3, 64, torch.bfloat16)
-    compiled = torch.compile(extension.causal_attention, fullgraph=True, backend="aot_eager")
-    assert same_bits(results(compiled, *given), results(extension.causal_attention, *given))
-
-
-Q = torch.zeros(1, 2, 3, 64, dtype=torch.bfloat16)
-
-
-@pytest.mark.parametrize(
-    ("q", "k", "sentence"),
-    [
-        (Q.float(), Q.float(), "must be torch.bfloat16 or torch.float16, not torch.float32"),
-        (Q, Q.half(), "must be of one dtype and on one device"),
-        (Q, Q[:, :1], "must share one shape"),
-        (Q[0], Q[0], "must share one shape"),
-        (Q[..., :48], Q[..., :48], "d must be 64 or 128, not 48"),
-        (Q[:, :, :0], Q[:, :, :0], r"length must be at least 1, not \(1, 2, 0\)"),
-        (Q.expand(65_536, 2, 3, 64), Q.expand(65_536, 2, 3, 64), "at most 65535"),
-        (Q.mT.contiguous().mT, Q, "q must start at a multiple of 16 bytes, its last axis cont"),
-        (Q, Q.new_zeros(1, 2, 3, 65)[..., 1:], "k must start at a multiple of 16 bytes"),
-    ],
-)
-def test_what_the_kernel_cannot_take_is_one_sentence(emulated, q, k, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        extension.forward(q, k, k)
-
-
-def test_tensors_on_two_devices_are_one_sentence() -> None:
-    with pytest.raises(
-        ValueError, match=r"on one device, not torch.bfloat16 on cpu and .* on meta"
-    ):
-        extension.check(Q, Q.to("meta"), Q)
-
-
-def test_a_cpu_is_refused_outside_these_tests() -> None:
-    with pytest.raises(ValueError, match="must be on an NVIDIA GPU, not on a cpu"):
-        extension.causal_attention(Q, Q, Q)
 
 
 # Faults put into the source, to see that these tests would find them: file, text, its replacement.
@@ -244,62 +168,3 @@ def test_a_fault_in_the_kernel_is_found(fault: str, tmp_path: Path, monkeypatch)
 
 def test_the_kernel_without_a_fault_passes_the_same(emulated) -> None:
     compare_with_definition(emulated)
-
-
-def test_a_device_other_than_a_gpu_is_not_for_the_kernel() -> None:
-    assert extension.available("cpu") == "runs on an NVIDIA GPU, not on a cpu"
-
-
-@pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pretend that there is an A100, and a library (an empty file yet) at the path returned."""
-    library = tmp_path / "libllama_attention.so"
-    library.touch()
-    monkeypatch.setattr(extension, "LIBRARY", library)
-    monkeypatch.setattr(extension, "libraries", {})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    return library
-
-
-def test_a_library_that_was_never_built_is_said(gpu: Path) -> None:
-    gpu.unlink()
-    assert extension.available("cuda") == "is not built"
-
-
-def test_a_machine_without_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "finds no NVIDIA GPU" in str(extension.available("cuda"))
-
-
-def test_too_old_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert "8.0 or newer, not 7.5" in str(extension.available("cuda"))
-
-
-def test_a_broken_library_is_said_with_its_path(gpu: Path) -> None:
-    assert f"cannot be used: {gpu}" in str(extension.available("cuda"))
-
-
-def test_a_library_of_another_version_is_said(gpu, built, monkeypatch) -> None:
-    shutil.copy(built._name, gpu)
-    monkeypatch.setattr(extension, "VERSION", extension.VERSION + 1)
-    assert "of version 1, not 2" in str(extension.available("cuda"))
-
-
-def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, built) -> None:
-    shutil.copy(built._name, gpu)
-    assert extension.available("cuda") is None
-    assert extension.library("cuda") is extension.library("cuda")
-
-
-def test_a_driver_older_than_the_library_is_an_error_with_its_cure() -> None:
-    found = extension.failure(35, "CUDA driver version is insufficient for CUDA runtime version")
-    assert isinstance(found, NotReadyError)
-    assert "driver is older than the CUDA that built" in str(found)
-    assert found.hint == "llama train --attention sdpa"
-
-
-def test_python_and_c_agree_on_the_size_of_a_problem() -> None:
-    pointers, floats, sizes = 8 * (8 + 3 * 8), 2 * 8, 6 * 4
-    assert ctypes.sizeof(extension.Problem) == pointers + floats + sizes
