@@ -109,6 +109,7 @@ def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job
         way=Way(
             device=device,
             attention=options.attention,
+            deterministic=options.deterministic,
             compile=on_gpu if options.compile is None else options.compile,
             micro_batch=options.micro_batch,
             checkpoint_every=options.checkpoint_every or tenth,

@@ -28,6 +28,7 @@ class Options:
     device: str
     dtype: DType | None
     attention: str
+    deterministic: bool
     compile: bool | None
     validation: str | None
     validation_every: int | None

@@ -79,7 +79,15 @@ COUNT = click.IntRange(1)
     type=click.Choice(ATTENTION),
     default="auto",
     show_default=True,
-    help="Backend of the attention.",
+    help="Backend of the attention; auto takes our kernel (cuda) in bf16 on an A100 or newer, if "
+    "it is built, and PyTorch's (sdpa) elsewhere.",
+)
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=True,
+    show_default=True,
+    help="Sum the gradients of --attention cuda in one order, so that a run can be repeated bit "
+    "for bit; any order is quicker. Other backends do as they always do.",
 )
 @click.option(
     "--compile/--no-compile",

@@ -30,6 +30,7 @@ PLAIN = Options(
     device="cpu",
     dtype=None,
     attention="auto",
+    deterministic=True,
     compile=None,
     validation=None,
     validation_every=None,
@@ -77,6 +78,7 @@ def test_options_reach_the_way(tmp_path: Path) -> None:
     way = made(
         tmp_path,
         attention="reference",
+        deterministic=False,
         compile=True,
         micro_batch=1,
         checkpoint_every=3,
@@ -84,6 +86,7 @@ def test_options_reach_the_way(tmp_path: Path) -> None:
         keep=1,
     ).way
     assert (way.attention, way.compile, way.micro_batch) == ("reference", True, 1)
+    assert way.deterministic is False
     assert (way.checkpoint_every, way.validation_every, way.keep) == (3, 2, 1)
 
 
