@@ -1,94 +1,165 @@
-"""Time the attention kernels against PyTorch's, and print one table: `make gpu`.
+"""Time the attention kernels beside PyTorch's, and judge: `make gpu`, or
 
-FLOPs by the usual convention: 4 L^2 D a head forward, halved for the mask, and 2.5 times that
-backward (Dao 2023, section 4.1). Medians over CUDA events. Batch times length is 16,384.
+    python -m tests.gpu.time_attention --save attention.md
+
+Prints tables of rates, of targets, of memory and of single kernels, and adds them to
+docs/benchmarks.md under today's date, as to every file named by --save. With --wrong, which says
+why the kernel is, they are marked so and docs/benchmarks.md is left alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
+from llama_cli.errors import LlamaError
 from llama_cli.kernels import extension
+from tests.gpu import attentions, clock, kernel_times, machine, table
+from tests.gpu.attentions import Attend
+from tests.gpu.table import PARTS, Shape, Timing
+from tests.shell import ROOT
 
-TOKENS, HEADS, SIZE = 16_384, 16, 128  # ours; as many heads as fill the card
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+TOKENS, HEADS = 16_384, 16  # ours; as many as fill the card
+SIZES = (128, 64)  # of a head
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384)
-MATH_UP_TO = 2_048  # length; it keeps every score
-WARM_UPS, RUNS = 5, 20  # ours
-THEIRS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
-}
+MEMORY_AT = 8_192
+MATRIX = 8_192  # rows and columns of the product that shows what the tensor cores can do
+PRODUCT = "matrix product"
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Return the median time of `call` on the GPU."""
-    times = []
-    for run in range(WARM_UPS + RUNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        if run >= WARM_UPS:
-            times.append(start.elapsed_time(end))
-    return statistics.median(times)
+def shape_of(length: int, size: int) -> Shape:
+    return Shape(max(1, TOKENS // length), HEADS, length, size)
 
 
-def rates(attend: Callable[..., Tensor], length: int) -> tuple[float, float]:
-    """Return the TFLOP/s of the forward and of the backward."""
-    shape = (TOKENS // length, length, HEADS, SIZE)
-    q, k, v, grad = (
-        torch.randn(shape, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for _ in range(4)
-    )
-    leaves = [x.requires_grad_() for x in (q, k, v)]
-    with torch.no_grad():
-        forward = milliseconds(lambda: attend(*leaves))
-    out = attend(*leaves)
-    backward = milliseconds(lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True))
-    work = 4 * length**2 * SIZE * HEADS * shape[0] / 2 / 1e9  # GFLOP; over ms this is TFLOP/s
-    return work / forward, 2.5 * work / backward
+@dataclass(slots=True)
+class Measured:
+    """What one run found."""
+
+    timings: list[Timing]
+    peaks: dict[Shape, float]  # TFLOP/s of a matrix product, taken in turns with the timings
+    spread: float  # the widest, of quartiles about their median
 
 
-def theirs(backend: SDPBackend) -> Callable[..., Tensor]:
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with sdpa_kernel(backend):
-            return scaled_dot_product_attention(q, k, v, is_causal=True)
+def measure(
+    shapes: list[Shape],
+    attends: dict[str, Attend],
+    *,
+    device: str = "cuda",
+    in_turns: Callable[..., dict[str, list[float]]] = clock.in_turns,
+) -> Measured:
+    """Time every attention at every shape, and a matrix product beside."""
+    measured = Measured([], {}, 0)
+    product = matrix_product(device)
+    for shape in shapes:
+        calls, troubles = prepare(shape, attends, device)
+        times = in_turns({**calls, PRODUCT: product})
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        measured.spread = max(measured.spread, *map(clock.spread, times.values()))
+        measured.peaks[shape] = 2 * MATRIX**3 / medians[PRODUCT] / 1e9
+        for name in attends:
+            parts = [medians.get(f"{name} {part}", 0) for part in PARTS[:2]]
+            measured.timings.append(Timing(name, shape, *parts, trouble=troubles.get(name, "")))
+    return measured
 
-    return attend
+
+def matrix_product(device: str) -> clock.Call:
+    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return lambda _: a @ b
 
 
-def row(name: str, attend: Callable[..., Tensor], lengths: tuple[int, ...]) -> str:
-    """Time one attention at all lengths; a dash where it was not run, its error where it cannot."""
-    cells = []
-    for length in LENGTHS:
+def prepare(
+    shape: Shape, attends: dict[str, Attend], device: str
+) -> tuple[dict[str, clock.Call], dict[str, str]]:
+    """Return what to time, by attention and part, and why the others do not run."""
+    sets = [attentions.given(shape, device) for _ in range(sets_beyond_cache(shape, device))]
+    calls: dict[str, clock.Call] = {}
+    troubles = {}
+    for name, attend in attends.items():
+        if name == attentions.MATH and shape.length > attentions.MATH_UP_TO:
+            troubles[name] = "not run"
+            continue
         try:
-            cell = "{:.0f} / {:.0f}".format(*rates(attend, length)) if length in lengths else "-"
-        except RuntimeError as error:
-            cell = str(error).splitlines()[0][:40]
-        cells.append(cell)
-    return f"| {name} | {' | '.join(cells)} |"
+            for part, call in attentions.calls(attend, sets).items():
+                calls[f"{name} {part}"] = call
+        except (RuntimeError, LlamaError) as error:
+            troubles[name] = machine.first_line(error)
+    return calls, troubles
+
+
+def sets_beyond_cache(shape: Shape, device: str) -> int:
+    """Return how many sets of inputs, used in turn, are twice what the GPU's L2 cache holds."""
+    cache = torch.cuda.get_device_properties(device).L2_cache_size if device == "cuda" else 0
+    bytes_of_set = 4 * 2 * shape.batch * shape.heads * shape.length * shape.size
+    return max(1, ceil(2 * cache / bytes_of_set))
+
+
+def memory(shape: Shape, attends: dict[str, Attend]) -> dict[str, int | str]:
+    """Measure the most bytes that forward and backward hold beyond their inputs."""
+    leaves, grad = attentions.given(shape, "cuda")
+    found: dict[str, int | str] = {}
+    for name, attend in attends.items():
+        try:
+            found[name] = most_bytes(attend, leaves, grad)
+        except (RuntimeError, LlamaError) as error:
+            found[name] = machine.first_line(error)
+    return found
+
+
+def most_bytes(attend: Attend, leaves: list[Tensor], grad: Tensor) -> int:
+    """Measure at the second run: a first one may make a workspace that stays."""
+    call = partial(attentions.both, attend, leaves, grad)
+    call()
+    return clock.most_bytes(call)
+
+
+def section(wrong: str) -> Iterator[str]:
+    """Yield the lines of the report, as they are found."""
+    attends = attentions.attentions()
+    yield machine.heading()
+    if wrong:
+        yield f"\n**The kernel is wrong ({wrong}): its times mean nothing.**"
+    yield f"\nbf16, causal, {TOKENS:,} tokens, {HEADS} heads; TFLOP/s forward / backward / both.\n"
+    measured = measure([shape_of(x, size) for size in SIZES for x in LENGTHS], attends)
+    yield from table.rates(measured.timings, measured.peaks)
+    peaks = [f"{f(measured.peaks.values()):.0f}" for f in (min, max)]
+    yield (
+        f"\nMatrix peak: {' to '.join(peaks)} TFLOP/s, a bf16 product of {MATRIX:,} a side by "
+        f"PyTorch, taken in turns with the rest. Medians of {clock.RUNS}; their quartiles lie "
+        f"{measured.spread:.0%} apart at most.\n"
+    )
+    yield from table.verdict(measured.timings)
+    yield ""
+    shape = shape_of(MEMORY_AT, SIZES[0])
+    yield from table.memory(memory(shape, attends), shape)
+    yield ""
+    yield from kernel_times.table(measured.peaks)
 
 
 def main() -> None:
+    """Print the report, and keep it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--save", action="append", default=[], type=Path, metavar="PATH")
+    parser.add_argument("--wrong", default="", metavar="WHY", help="why the times mean nothing")
+    options = parser.parse_args()
     reason = extension.available("cuda")
     if reason:
         raise SystemExit(f"nothing to time: the cuda kernel {reason}")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, d {SIZE}, causal")
-    print("TFLOP/s forward / backward, by length:")
-    print(f"| attention | {' | '.join(f'{length:,}' for length in LENGTHS)} |")
-    print("|---" * (1 + len(LENGTHS)) + "|")
-    print(row("ours", extension.causal_attention, LENGTHS))
-    for name, backend in THEIRS.items():
-        lengths = tuple(x for x in LENGTHS if name != "math" or x <= MATH_UP_TO)
-        print(row(f"sdpa {name}", theirs(backend), lengths))
+    lines = []
+    for line in section(options.wrong):
+        print(line, flush=True)
+        lines.append(line)
+    for page in [*options.save, *([] if options.wrong else [PAGE])]:
+        table.append(page, "\n".join(lines))
 
 
 if __name__ == "__main__":
