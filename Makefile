@@ -35,7 +35,8 @@ record: install
 bench: install
 	$(BIN)/python tests/bench/run.py
 
-# `make gpu PYTHON=python3` uses what is installed there; plain `make gpu` uses .venv
+# `make gpu PYTHON=python3` uses what is installed there; plain `make gpu` uses .venv.
+# SAVE='a.md b.md' keeps its tables there too.
 ifeq ($(origin PYTHON),command line)
 gpu: GPU_PYTHON := $(PYTHON)
 else
@@ -43,9 +44,7 @@ gpu: GPU_PYTHON := $(BIN)/python
 gpu: install
 endif
 gpu:
-	$(GPU_PYTHON) -m cuda_ext.build
-	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -rs -p no:cacheprovider
-	$(GPU_PYTHON) -m tests.gpu.time_attention
+	$(GPU_PYTHON) -m tests.gpu.run $(addprefix --save ,$(SAVE))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
