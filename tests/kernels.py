@@ -11,6 +11,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,23 +31,45 @@ COMMAND = (
 
 
 def inputs(
-    length: int, size: int, dtype: torch.dtype, *, heads: int = 2, seed: int = 0
+    length: int,
+    size: int,
+    dtype: torch.dtype,
+    *,
+    heads: int = 2,
+    key_heads: int | None = None,
+    seed: int = 0,
 ) -> list[Tensor]:
     """Make q, k, v and the gradient of out, (2, heads, length, size), laid out as a model does."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (2, length, heads, size)
-    return [torch.randn(shape, generator=generator).to(dtype).transpose(1, 2) for _ in range(4)]
+    made = []
+    for count in (heads, key_heads or heads, key_heads or heads, heads):
+        whole = torch.randn((2, length, count, size), generator=generator)
+        made.append(whole.to(dtype).transpose(1, 2))
+    return made
 
 
-def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def definition(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> Tensor:
     """Causal attention step by step, each step in the dtype of its inputs."""
-    return masked_scores(q, k).softmax(-1) @ v
+    return masked_scores(q, k, bounds).softmax(-1) @ for_each_query(q, v)
 
 
-def masked_scores(q: Tensor, k: Tensor) -> Tensor:
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(later, -math.inf)
+def masked_scores(q: Tensor, k: Tensor, bounds: Tensor | None = None) -> Tensor:
+    scores = q @ for_each_query(q, k).mT / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~visible(q, bounds), -math.inf)
+
+
+def for_each_query(q: Tensor, k: Tensor) -> Tensor:
+    """Repeat key heads, so that there is one for each query head."""
+    return k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+
+
+def visible(q: Tensor, bounds: Tensor | None = None) -> Tensor:
+    """Mark what each query sees: (batch or 1, 1, length, length)."""
+    position = torch.arange(q.shape[2], device=q.device)
+    seen = position <= position[:, None]
+    if bounds is not None:
+        seen = seen & (position >= bounds[0][:, :, None])
+    return seen.view(-1, 1, *seen.shape[-2:])
 
 
 def results(
@@ -62,11 +85,15 @@ def error(found: Tensor, true: Tensor) -> float:
     return (found.detach().double() - true.detach()).norm().item()
 
 
-def check_errors(given: list[Tensor]) -> None:
+def check_errors(
+    given: list[Tensor], bounds: Tensor | None = None, *, deterministic: bool = True
+) -> None:
     """Assert that errors are at most twice those of plain attention in the same dtype."""
-    true = results(definition, *(x.double() for x in given))
-    plain = results(definition, *given)
-    ours = results(extension.causal_attention, *given)
+    plainly = partial(definition, bounds=bounds)
+    attend = partial(extension.causal_attention, bounds=bounds, deterministic=deterministic)
+    true = results(plainly, *(x.double() for x in given))
+    plain = results(plainly, *given)
+    ours = results(attend, *given)
     for name, x in true.items():
         assert error(ours[name], x) <= 2 * error(plain[name], x) + EXACT * x.numel() ** 0.5, name
 
@@ -75,14 +102,12 @@ def same_bits(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     return all(torch.equal(x, others[name]) for name, x in some.items())
 
 
-def compile_emulated(
-    folder: Path, source: Path = SOURCE, optimize: str = "-O2"
-) -> extension.Library:
+def compile_emulated(folder: Path, source: Path = SOURCE, *flags: str) -> extension.Library:
     """Build `source` into `folder` and open it."""
     if GXX is None:
         pytest.skip("no g++ to compile the kernels for a CPU with")
     target = folder / "emulated.so"
-    subprocess.run([GXX, optimize, *COMMAND, str(source), "-o", str(target)], check=True)
+    subprocess.run([GXX, *COMMAND, *(flags or ["-O2"]), str(source), "-o", str(target)], check=True)
     return extension.load(target)
 
 

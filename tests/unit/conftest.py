@@ -1,4 +1,7 @@
-"""What several unit tests need and only one should pay for: the library, built by nvcc once."""
+"""What several unit tests need and only one should pay for: the library, built once a session.
+
+By nvcc, as it ships, and by g++, to run lane by lane on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cuda_ext import LIBRARY, build
+from llama_cli.kernels import extension
+from tests.kernels import compile_emulated, schedule
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,19 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         pytest.skip(str(error))
     target = tmp_path_factory.mktemp("nvcc") / LIBRARY.name
     return target, build.compile_to(target, "-Xptxas", "-v")
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> extension.Library:
+    """Compile the kernels for a CPU, lane by lane."""
+    return compile_emulated(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def emulated(
+    emulated_library: extension.Library, monkeypatch: pytest.MonkeyPatch
+) -> extension.Library:
+    """Let tensors on a CPU run the emulated kernels, and count from zero."""
+    monkeypatch.setitem(extension.libraries, "cpu", emulated_library)
+    schedule(emulated_library)
+    return emulated_library
