@@ -17,7 +17,11 @@ from dataclasses import dataclass
 
 from tests.gpu import bounded, machine
 
-PYTEST = ("pytest", "tests/gpu", "--device", "cuda", "-rs", "-p", "no:cacheprovider")
+PYTEST = (
+    *("pytest", "tests/gpu", "--device", "cuda", "-p", "no:cacheprovider"),
+    *("-W", "default"),  # a warning of another version of PyTorch is no reason to fail here
+    *("-rs", "--tb", "short", "--show-capture", "stdout", "--maxfail", "30", "--durations", "5"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,7 @@ class Step:
 
 STEPS = (
     Step("build", 150, ("cuda_ext.build",)),
-    # a warning of another version of PyTorch is no reason to fail here
-    Step("test", 200, (*PYTEST, "-W", "default", "--durations", "5")),
+    Step("test", 200, PYTEST),
     Step("sanitize", 230, ("tests.gpu.sanitize",)),
     Step("time", 150, ("tests.gpu.time_attention",)),
 )

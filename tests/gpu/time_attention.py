@@ -154,12 +154,16 @@ def main() -> None:
     reason = extension.available("cuda")
     if reason:
         raise SystemExit(f"nothing to time: the cuda kernel {reason}")
-    lines = []
-    for line in section(options.wrong):
-        print(line, flush=True)
-        lines.append(line)
-    for page in [*options.save, *([] if options.wrong else [PAGE])]:
-        table.append(page, "\n".join(lines))
+    lines: list[str] = []
+    try:
+        for line in section(options.wrong):
+            print(line, flush=True)
+            lines.append(line)
+    finally:  # a failure half way loses nothing that was measured
+        for path in options.save:
+            table.append(path, "\n".join(lines))
+    if not options.wrong:
+        table.append(PAGE, "\n".join(lines))
 
 
 if __name__ == "__main__":

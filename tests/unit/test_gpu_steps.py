@@ -174,6 +174,18 @@ def test_times_of_a_wrong_kernel_are_marked_and_not_published(page, monkeypatch)
     assert not page.exists()
 
 
+def test_what_was_measured_before_a_failure_is_kept_and_not_published(page, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no profiler")
+
+    monkeypatch.setattr(time_attention.kernel_times, "table", fail)
+    more = page.with_name("more.md")
+    with pytest.raises(RuntimeError, match="no profiler"):
+        timed("--save", str(more), monkeypatch=monkeypatch)
+    assert "Matrix peak" in more.read_text()
+    assert not page.exists()
+
+
 def test_without_a_gpu_nothing_is_timed(page, monkeypatch) -> None:
     monkeypatch.setattr(time_attention.extension, "available", lambda _: "is not built")
     with pytest.raises(SystemExit, match="nothing to time: the cuda kernel is not built"):
