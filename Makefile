@@ -30,7 +30,7 @@ docs: install
 	$(BIN)/python -m cogapp -r docs/reference/*.md
 
 record: install
-	RECORD=1 $(BIN)/python -m pytest tests/golden tests/quality/test_house.py -k "recorded or agreed"
+	RECORD=1 $(BIN)/python -m pytest tests/golden tests/quality/test_house.py tests/unit/test_cuda_library.py -k "recorded or agreed"
 
 bench: install
 	$(BIN)/python tests/bench/run.py

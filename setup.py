@@ -65,6 +65,8 @@ class BuildLibrary(build_ext):
             print(f"cuda_ext: {build.obtain(target)}")
         except RuntimeError as error:
             target.unlink(missing_ok=True)  # an earlier build's, made of other sources
+            if not ext.optional:
+                raise CompileError(f"LLAMA_BUILD_CUDA=1, but {error}") from None
             print(f"cuda_ext: not built: {error}; {INSTEAD}")
             raise CompileError(str(error)) from None
 

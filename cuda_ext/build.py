@@ -5,7 +5,7 @@ It holds code for sm_80 (A100) and sm_90 (H100, H200), and PTX that newer GPUs c
 
 What it was made of is its ELF build ID (`readelf -n` shows it): a digest of the sources and
 the flags. So a library is built again when they change, and not because files were copied
-or checked out. An install builds it where nvcc (CUDA 12 or newer) is, and goes on without
+or checked out. An install builds it where nvcc (CUDA 12.1 or newer) is, and goes on without
 it where nvcc is not, or fails.
 
   LLAMA_BUILD_CUDA=0                     never build
@@ -33,7 +33,7 @@ from pathlib import Path
 
 from cuda_ext import LIBRARY, SOURCE
 
-OLDEST = (12, 0)  # CUDA's release; every instruction of prim.h is in its PTX ISA, 8.0
+OLDEST = (12, 1)  # the first to have all of prim.h: red.v2.f32 is of PTX ISA 8.1
 FLAGS = (
     *("-O3", "-std=c++17", "-shared", "-cudart", "static"),
     *("-Xcompiler", "-fPIC,-fvisibility=hidden"),

@@ -52,13 +52,17 @@ def test_an_install_without_nvcc_and_gpu_runs_attention_on_pytorch(tree: Path) -
         "import torch, cuda_ext; from llama_cli.kernels import attention\n"
         "x = torch.ones(1, 1, 3, 64)\n"
         "print(cuda_ext.__file__, cuda_ext.LIBRARY.exists())\n"
-        "print(attention.backend('cpu', x.dtype), attention.backend('cuda', x.dtype))\n"
+        "print(attention.choose('cuda', torch.bfloat16, 64))\n"
         "print(attention.causal_attention(x, x, x).sum().item())"
     )
     env["PYTHONPATH"] = str(tree / "installed")
     found = run(f'{sys.executable} -c "{script}"', tree.parent, **env)
     package = tree / "installed" / "cuda_ext" / "__init__.py"
-    assert found.splitlines() == [f"{package} False", "sdpa sdpa", "192.0"]
+    assert found.splitlines() == [
+        f"{package} False",
+        "sdpa on cuda: the cuda kernel is not built",
+        "192.0",
+    ]
 
 
 def test_a_wheel_without_nvcc_is_for_any_machine(tree: Path) -> None:
