@@ -18,7 +18,7 @@ from tests.kernels import compile_emulated, schedule
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Build the library with the nvcc of this machine; return it and the report of ptxas."""
     try:
-        build.find_nvcc()
+        build.release(build.find_nvcc())
     except RuntimeError as error:
         pytest.skip(str(error))
     target = tmp_path_factory.mktemp("nvcc") / LIBRARY.name
