@@ -34,10 +34,10 @@ class Step:
 
 
 STEPS = (
-    Step("build", 150, ("cuda_ext.build",)),
-    Step("test", 200, PYTEST),
-    Step("sanitize", 230, ("tests.gpu.sanitize",)),
-    Step("time", 150, ("tests.gpu.time_attention",)),
+    Step("build", 120, ("cuda_ext.build",)),
+    Step("test", 180, PYTEST),
+    Step("sanitize", 160, ("tests.gpu.sanitize",)),
+    Step("time", 130, ("tests.gpu.time_attention",)),
 )
 
 

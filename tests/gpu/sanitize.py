@@ -19,7 +19,7 @@ from tests.gpu import bounded
 from tests.gpu.variants import VARIANTS, done
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-ONE_TOOL, ALL_TOOLS = 120, 200  # seconds; ours
+ONE_TOOL, ALL_TOOLS = 70, 150  # seconds; ours
 MOST_LINES = 30  # of what a tool has to say
 PADDING = {"memcheck": ("--padding", "512")}  # bytes after each allocation, for nobody to touch
 

@@ -66,8 +66,13 @@ def test_a_failure_is_the_end_of_make_gpu(commands, monkeypatch) -> None:
         run.main()
 
 
-def test_all_steps_together_end_in_well_under_a_quarter_of_an_hour() -> None:
-    assert sum(step.seconds for step in run.STEPS) < 750
+def test_all_steps_together_end_in_ten_minutes_whatever_happens() -> None:
+    assert sum(step.seconds for step in run.STEPS) < 600
+
+
+def test_the_tools_end_before_their_step_is_ended() -> None:
+    [step] = [step for step in run.STEPS if step.name == "sanitize"]
+    assert sanitize.ALL_TOOLS < step.seconds
 
 
 CLEAN = f"========= COMPUTE-SANITIZER\n{RAN}\n========= ERROR SUMMARY: 0 errors\n"
