@@ -48,6 +48,7 @@ class Choice:
     name: str
     device: str
     why: str
+    failed: bool = False  # whether the kernel is there, and computes something else
 
     def __str__(self) -> str:
         return f"{self.name} on {self.device}: {self.why}"
@@ -97,7 +98,8 @@ def _automatic(device: torch.device, dtype: torch.dtype, head_size: int) -> Choi
         return Choice("sdpa", str(device), f"the cuda kernel {missing[0]}")
     fault = proof.fault(device, dtype)
     if fault:
-        return Choice("sdpa", str(device), f"the cuda kernel failed its trial: {fault}")
+        why = f"the cuda kernel failed its trial: {fault}"
+        return Choice("sdpa", str(device), why, failed=True)
     return Choice("cuda", str(device), "the cuda kernel passed its trial")
 
 

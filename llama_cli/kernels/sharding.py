@@ -2,6 +2,7 @@
 
 Batches are independent, and so are heads, with the key heads that they read: sharding either
 needs no communication, in the forward or in the backward. Everything else is replicated.
+Bounds, if any, are then a DTensor as well.
 Legend: B batch, H heads, G key heads.
 """
 

@@ -116,7 +116,7 @@ def train(job: Job, listener: Listener) -> bool:
         _save_curves(job)
         return False
     with _deterministic(job.way.device), stoppable() as stop:
-        trainer = _trainer(job)
+        trainer = _trainer(job, listener.say)
         done = restore(found, trainer) if found else 0
         if found:
             listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
@@ -218,10 +218,11 @@ def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:
     raise Interrupted(message, hint="the same command again")
 
 
-def _trainer(job: Job) -> Trainer:
-    model = Transformer(
-        job.config, attention=_attention(job).name, deterministic=job.way.deterministic
-    )
+def _trainer(job: Job, say: Callable[[str], None]) -> Trainer:
+    attention = _attention(job)
+    if attention.failed:
+        say(f"attention {attention}")
+    model = Transformer(job.config, attention=attention.name, deterministic=job.way.deterministic)
     init_weights(model, job.settings.seed)
     return Trainer(
         model.to(job.way.device),

@@ -19,19 +19,8 @@ from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.kernels import attention, check, extension, library
 from llama_cli.kernels.attention import choose
 from llama_cli.kernels.extension import document_bounds
-from tests.kernels import compile_emulated
 
 Q = torch.zeros(1, 4, 3, 64, dtype=torch.bfloat16)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> extension.Library:
-    return compile_emulated(tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture
-def emulated(built: extension.Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(extension.libraries, "cpu", built)
 
 
 SENTENCES = [
@@ -203,9 +192,8 @@ def test_a_driver_older_than_the_library_is_an_error_with_its_cure() -> None:
 
 
 def test_a_launch_that_fails_otherwise_is_said_in_cudas_words(emulated, monkeypatch) -> None:
-    failing = extension.libraries["cpu"]
-    monkeypatch.setattr(failing, "llama_attention_forward", lambda *_: 700)
-    monkeypatch.setattr(failing, "llama_attention_error", lambda _: b"an illegal address")
+    monkeypatch.setattr(emulated, "llama_attention_forward", lambda *_: 700)
+    monkeypatch.setattr(emulated, "llama_attention_error", lambda _: b"an illegal address")
     with pytest.raises(LlamaError, match=r"failed: an illegal address \(error 700\)"):
         extension.causal_attention(Q, Q, Q)
 
@@ -221,15 +209,15 @@ def test_a_library_of_something_else_is_said(gpu: Path) -> None:
     assert caught.value.hint == "python -m cuda_ext.build"
 
 
-def test_a_library_of_another_version_is_said(gpu, built, monkeypatch) -> None:
-    shutil.copy(built._name, gpu)
+def test_a_library_of_another_version_is_said(gpu, emulated_library, monkeypatch) -> None:
+    shutil.copy(emulated_library._name, gpu)
     monkeypatch.setattr(library, "VERSION", library.VERSION + 1)
     assert "of version 2, not 3" in str(extension.available("cuda"))
     assert "of version 2, not 3" in library.state()
 
 
-def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, built) -> None:
-    shutil.copy(built._name, gpu)
+def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, emulated_library) -> None:
+    shutil.copy(emulated_library._name, gpu)
     assert extension.available("cuda") is None
     assert library.opened(torch.device("cuda")) is library.opened(torch.device("cuda"))
     assert choose("cuda", torch.bfloat16, 128, "cuda").device == "cuda:0"

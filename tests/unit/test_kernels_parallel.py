@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
+from torch.multiprocessing import start_processes
 from torch.nn.functional import cross_entropy
 
 from llama_cli.kernels import attention, extension
+from llama_cli.model import attention as model_attention
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
-from tests.kernels import compile_emulated
 
 WORLD = 4
 BATCH, LENGTH, VOCAB, STEPS = 4, 70, 50, 3  # length: more than a tile of 64
@@ -161,7 +163,22 @@ def dtensors(mesh: DeviceMesh) -> Found:
     return found
 
 
-SCENARIOS = (alone, fsdp, tensor_parallel, both, dtensors)
+def compiled(mesh: DeviceMesh) -> Found:
+    """Call it on DTensors under torch.compile, batches over one axis and heads over the other."""
+    whole_q, k, v, _ = inputs(4, 2)
+    placements = [Shard(0), Shard(1)]
+    leaves = [distribute_tensor(x, mesh, placements).requires_grad_() for x in (whole_q, k, v)]
+    attend = torch.compile(extension.causal_attention, fullgraph=True, backend="aot_eager")
+    found = {}
+    for name, call in (("compiled", attend), ("eager", extension.causal_attention)):
+        out = call(*leaves)
+        grads = torch.autograd.grad(out.sum(), leaves)
+        found[name] = [x.full_tensor() for x in (out, *grads)]
+    return found
+
+
+# `compiled` comes first, so that the rules are registered while the compiler traces
+SCENARIOS = (compiled, alone, fsdp, tensor_parallel, both, dtensors)
 
 
 def work(rank: int, library: str, folder: Path) -> None:
@@ -169,7 +186,7 @@ def work(rank: int, library: str, folder: Path) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     extension.libraries["cpu"] = extension.load(Path(library))
-    setattr_model_attention()
+    model_attention.causal_attention = in_bf16
     store = dist.FileStore(str(folder / "store"), WORLD)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     mesh = DeviceMesh("cpu", torch.arange(WORLD).view(2, 2), mesh_dim_names=("data", "tensor"))
@@ -183,21 +200,16 @@ def work(rank: int, library: str, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def setattr_model_attention() -> None:
-    from llama_cli.model import attention as layer
-
-    layer.causal_attention = in_bf16
-
-
 Results = Callable[[Callable[..., Found]], list[Any]]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def ran(tmp_path_factory: pytest.TempPathFactory, emulated_library: extension.Library) -> Results:
     """Run all scenarios in four processes; give what each of them found in one."""
     folder = tmp_path_factory.mktemp("parallel")
-    library = compile_emulated(folder)._name
-    torch.multiprocessing.spawn(work, (library, folder), nprocs=WORLD)
+    set_forkserver_preload([__name__])  # so that torch is imported once, not four times
+    arguments = (emulated_library._name, folder)
+    start_processes(work, arguments, nprocs=WORLD, start_method="forkserver")
 
     def load(scenario: Callable[..., Found]) -> list[Any]:
         paths = [folder / f"{scenario.__name__}-{rank}" for rank in range(WORLD)]
@@ -220,6 +232,11 @@ def test_losses_and_gradients_are_those_of_one_process(ran: Results, scenario) -
     assert found[0]["grads"].keys() == expected["grads"].keys()
     for name, x in expected["grads"].items():
         assert (found[0]["grads"][name] - x).norm() <= 1e-2 * x.norm(), name
+
+
+def test_compiled_dtensors_are_those_of_eager(ran: Results) -> None:
+    found = ran(compiled)[0]
+    assert all(map(torch.equal, found["compiled"], found["eager"]))
 
 
 @pytest.mark.parametrize("kind", ["", ", packed"])
