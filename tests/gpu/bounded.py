@@ -17,8 +17,9 @@ def run(command: Sequence[str], seconds: float, *, into: IO[bytes] | None = None
     What it prints goes where ours goes, or `into` a file.
     """
     errors = subprocess.STDOUT if into else None
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # what it printed outlives it
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=into, stderr=errors, start_new_session=True
+        command, cwd=ROOT, env=environment, stdout=into, stderr=errors, start_new_session=True
     )
     try:
         return process.wait(seconds)

@@ -20,6 +20,7 @@ from tests.gpu import bounded, machine
 PYTEST = (
     *("pytest", "tests/gpu", "--device", "cuda", "-p", "no:cacheprovider"),
     *("-W", "default"),  # a warning of another version of PyTorch is no reason to fail here
+    *("--timeout", "90", "--timeout-method", "thread"),  # the only one that ends a hung kernel
     *("-rs", "--tb", "short", "--show-capture", "stdout", "--maxfail", "30", "--durations", "5"),
 )
 
