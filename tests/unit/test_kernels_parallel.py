@@ -36,7 +36,8 @@ from llama_cli.model.transformer import Transformer, init_weights
 WORLD = 4
 BATCH, LENGTH, VOCAB, STEPS = 4, 70, 50, 3  # length: more than a tile of 64
 SMALL = ModelConfig(dim=128, layers=2, heads=2, hidden=64, vocab_size=VOCAB, context=LENGTH)
-COLUMNS, ROWS = ("wq", "wk", "wv", "w1", "w3"), ("wo", "w2")
+COLUMNS = ("attention.wq", "attention.wk", "attention.wv", "feed_forward.w1", "feed_forward.w3")
+ROWS = ("attention.wo", "feed_forward.w2")
 
 Found = dict[str, Any]
 
@@ -70,13 +71,10 @@ def whole(x: Tensor) -> Tensor:
 
 
 def shard_heads(model: Transformer, mesh: DeviceMesh) -> None:
-    """Spread heads and the width of the feed-forward: wq ... by columns, wo and w2 by rows."""
+    """Spread heads, and the width of the feed-forward."""
     for layer in model.layers:
-        inner = {"attention": layer.attention, "feed_forward": layer.feed_forward}
-        names = [f"{part}.{name}" for part, x in inner.items() for name, _ in x.named_children()]
-        kinds = {True: ColwiseParallel, False: RowwiseParallel}
-        plan = {name: kinds[name.rpartition(".")[2] in COLUMNS]() for name in names}
-        parallelize_module(layer, mesh, plan)
+        plan = {name: ColwiseParallel() for name in COLUMNS}
+        parallelize_module(layer, mesh, plan | {name: RowwiseParallel() for name in ROWS})
 
 
 def shard_weights(model: Transformer, mesh: DeviceMesh) -> None:
