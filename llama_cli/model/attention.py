@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from llama_cli.kernels.attention import causal_attention
+from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
 from llama_cli.model.rotary import Table, rotate
 
 
@@ -32,26 +34,46 @@ class Attention(nn.Module):
     """Let each position read those before it. No biases; Meta's names."""
 
     def __init__(
-        self, dim: int, head_dim: int, *, layer: int, backend: str | None, deterministic: bool
+        self,
+        dim: int,
+        head_dim: int,
+        *,
+        layer: int,
+        backend: str | None,
+        deterministic: bool,
+        exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
-        self.head_dim, self.layer = head_dim, layer
+        self.head_dim, self.layer, self.exchange = head_dim, layer, exchange
         self.backend, self.deterministic = backend, deterministic
         self.wq = nn.Linear(dim, dim, bias=False)
         self.wk = nn.Linear(dim, dim, bias=False)
         self.wv = nn.Linear(dim, dim, bias=False)
         self.wo = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x_BLd: Tensor, table: Table, cache: Cache | None = None) -> Tensor:
-        """Map (B, L, dim) to (B, L, dim); `table` holds the angles of these L positions."""
-        q = rotate(self._heads(self.wq(x_BLd)), table)
-        k = rotate(self._heads(self.wk(x_BLd)), table)
-        v = self._heads(self.wv(x_BLd))
+    def forward(
+        self,
+        x_BLd: Tensor,
+        table: Table,
+        cache: Cache | None = None,
+        bounds: Tensor | None = None,
+    ) -> Tensor:
+        """Map (B, L/T, dim) to (B, L/T, dim); each of the T ranks has a part of the heads.
+
+        `table` holds the angles of all L positions, `bounds` (2, B, L) their documents.
+        """
+        exchange = self.exchange
+        wq, wk, wv, wo = (exchange.local(w.weight) for w in (self.wq, self.wk, self.wv, self.wo))
+        x_BLd = gathered(x_BLd, exchange)
+        q = rotate(self._heads(linear(x_BLd, wq)), table)
+        k = rotate(self._heads(linear(x_BLd, wk)), table)
+        v = self._heads(linear(x_BLd, wv))
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y_BHLD = causal_attention(q, k, v, deterministic=self.deterministic, asked=self.backend)
-        y: Tensor = self.wo(y_BHLD.transpose(1, 2).flatten(2))
-        return y
+        y_BHLD = causal_attention(
+            q, k, v, bounds=bounds, deterministic=self.deterministic, asked=self.backend
+        )
+        return scattered(linear(y_BHLD.transpose(1, 2).flatten(2), wo), exchange)
 
     def _heads(self, x_BLd: Tensor) -> Tensor:
         return x_BLd.view(*x_BLd.shape[:2], -1, self.head_dim).transpose(1, 2)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llama_cli.model.precision import widen
+
 Table = tuple[Tensor, Tensor]  # cosines and sines, each (L, D / 2), fp32
 
 
@@ -34,7 +36,7 @@ def rotate(x_BHLD: Tensor, table: Table) -> Tensor:
     [0.5403, 0.8415]
     """
     cos, sin = table
-    wide = x_BHLD.float()
+    wide = widen(x_BHLD)
     even, odd = wide[..., 0::2], wide[..., 1::2]
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
     return turned.flatten(-2).type_as(x_BHLD)

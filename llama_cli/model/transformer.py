@@ -2,7 +2,7 @@
 
 LLaMA, section 2.2: pre-norm (GPT-3), SwiGLU (PaLM), rotary positions (GPT-NeoX); no biases,
 no dropout, and a head that is not tied to the embedding. Module names are Meta's.
-Legend: B batch, L length, d width, V vocabulary.
+Legend: B batch, L length, d width, V vocabulary, T ranks that share the layers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding, linear
 
 from llama_cli.model.attention import Attention, Cache
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
 from llama_cli.model.feed_forward import FeedForward
 from llama_cli.model.norm import RMSNorm
+from llama_cli.model.precision import product_dtype
 from llama_cli.model.rotary import Table, rotary_table
 
 # The paper does not say how weights start. These are ours: with them and a warm-up of a
@@ -28,19 +31,35 @@ class Layer(nn.Module):
     """Attention, then the feed-forward, each on a normalised copy and added back."""
 
     def __init__(
-        self, config: ModelConfig, layer: int, backend: str | None, deterministic: bool
+        self,
+        config: ModelConfig,
+        layer: int,
+        backend: str | None,
+        deterministic: bool,
+        exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps, exchange)
         self.attention = Attention(
-            config.dim, config.head_dim, layer=layer, backend=backend, deterministic=deterministic
+            config.dim,
+            config.head_dim,
+            layer=layer,
+            backend=backend,
+            deterministic=deterministic,
+            exchange=exchange,
         )
-        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
-        self.feed_forward = FeedForward(config.dim, config.hidden)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps, exchange)
+        self.feed_forward = FeedForward(config.dim, config.hidden, exchange)
 
-    def forward(self, x_BLd: Tensor, table: Table, cache: Cache | None = None) -> Tensor:
-        """Map (B, L, d) to (B, L, d)."""
-        h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, cache)
+    def forward(
+        self,
+        x_BLd: Tensor,
+        table: Table,
+        cache: Cache | None = None,
+        bounds: Tensor | None = None,
+    ) -> Tensor:
+        """Map (B, L/T, d) to (B, L/T, d)."""
+        h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, cache, bounds)
         y: Tensor = h + self.feed_forward(self.ffn_norm(h))
         return y
 
@@ -50,37 +69,69 @@ class Transformer(nn.Module):
 
     `attention` names a backend of `llama_cli.kernels.attention`; None lets it choose.
     `deterministic` is whether that backend's gradients must be the same bits in every run.
+    `exchange` is how the ranks that share each layer work together, with sequence parallelism
+    between the layers; parameters are then to be split as `exchange.local` expects.
     Weights are left as PyTorch makes them; `init_weights` or `load_model` sets them.
     """
 
     def __init__(
-        self, config: ModelConfig, *, attention: str | None = None, deterministic: bool = True
+        self,
+        config: ModelConfig,
+        *,
+        attention: str | None = None,
+        deterministic: bool = True,
+        exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.exchange = config, exchange
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(
-            Layer(config, layer, attention, deterministic) for layer in range(config.layers)
+            Layer(config, layer, attention, deterministic, exchange)
+            for layer in range(config.layers)
         )
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.norm = RMSNorm(config.dim, config.norm_eps, exchange)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
 
-    def forward(self, tokens_BL: Tensor, cache: Cache | None = None) -> Tensor:
-        """Give logits (B, L, V). With a cache, `tokens_BL` are those that follow what it holds."""
-        logits: Tensor = self.output(self.states(tokens_BL, cache))
-        return logits
+    def forward(
+        self, tokens_BL: Tensor, cache: Cache | None = None, bounds: Tensor | None = None
+    ) -> Tensor:
+        """Give logits (B, L, V), of this rank's part of the vocabulary where ranks share it.
 
-    def states(self, tokens_BL: Tensor, cache: Cache | None = None) -> Tensor:
-        """Give what the head reads, (B, L, d), normalised."""
+        With a cache, `tokens_BL` are those that follow what it holds.
+        """
+        states_BLd = self.states(tokens_BL, cache, bounds)
+        return linear(states_BLd, self.exchange.local(self.output.weight))
+
+    def states(
+        self, tokens_BL: Tensor, cache: Cache | None = None, bounds: Tensor | None = None
+    ) -> Tensor:
+        """Give what the head reads, (B, L, d), normalised; all positions on every rank.
+
+        `bounds` (2, B, L) of `kernels.documents` keeps packed documents apart. Where ranks share
+        the model, the gradient of the states is summed over them: each rank brings that of its
+        own part of the vocabulary.
+        """
         config, start = self.config, cache.position if cache is not None else 0
         table = rotary_table(
             start, tokens_BL.shape[1], config.head_dim, config.rope_theta, tokens_BL.device
         )
-        x_BLd = self.tok_embeddings(tokens_BL)
+        x_BLd = self._embed(tokens_BL)
         for layer in self.layers:
-            x_BLd = layer(x_BLd, table, cache)
-        y_BLd: Tensor = self.norm(x_BLd)
-        return y_BLd
+            x_BLd = layer(x_BLd, table, cache, bounds)
+        return gathered(self.norm(x_BLd), self.exchange)
+
+    def _embed(self, tokens_BL: Tensor) -> Tensor:
+        """Look up this rank's rows of the vocabulary; the ranks' sum has one for each token."""
+        exchange = self.exchange
+        weight_Vd = exchange.local(self.tok_embeddings.weight)
+        if exchange.size == 1:
+            x_BLd = embedding(tokens_BL, weight_Vd)
+            return x_BLd.to(product_dtype(x_BLd))
+        row_BL = tokens_BL - exchange.rank * len(weight_Vd)
+        absent_BL = (row_BL < 0) | (row_BL >= len(weight_Vd))
+        x_BLd = embedding(row_BL.masked_fill(absent_BL, 0), weight_Vd)
+        x_BLd = x_BLd.masked_fill(absent_BL[..., None], 0.0)
+        return scattered(x_BLd.to(product_dtype(x_BLd)), exchange)
 
 
 def init_weights(model: Transformer, seed: int) -> None:
