@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -29,29 +29,38 @@ from torch.multiprocessing import start_processes
 from torch.nn.functional import cross_entropy
 
 from llama_cli.kernels import attention, extension
-from llama_cli.model import attention as model_attention
-from llama_cli.model.config import ModelConfig
-from llama_cli.model.transformer import Transformer, init_weights
 
 WORLD = 4
 BATCH, LENGTH, VOCAB, STEPS = 4, 70, 50, 3  # length: more than a tile of 64
-SMALL = ModelConfig(dim=128, layers=2, heads=2, hidden=64, vocab_size=VOCAB, context=LENGTH)
-COLUMNS = ("attention.wq", "attention.wk", "attention.wv", "feed_forward.w1", "feed_forward.w3")
-ROWS = ("attention.wo", "feed_forward.w2")
+DIM, HEAD = 128, 64  # two heads
 
 Found = dict[str, Any]
 
 
-def in_bf16(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Let a model in fp32 use the kernel, so that only its attention is rounded to bf16."""
-    narrow = (x.bfloat16() for x in (q, k, v))
-    return attention.causal_attention(*narrow, **options).to(q.dtype)
+class Layer(nn.Module):
+    """Attention as models write it, in fp32 but for the kernel: only that is rounded to bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wq, self.wk, self.wv, self.wo = (nn.Linear(DIM, DIM, bias=False) for _ in range(4))
+
+    def forward(self, x_BLd: Tensor) -> Tensor:
+        heads = (w(x_BLd).unflatten(-1, (-1, HEAD)) for w in (self.wq, self.wk, self.wv))
+        narrow = (x.transpose(1, 2).bfloat16() for x in heads)
+        out = attention.causal_attention(*narrow, asked="cuda").to(x_BLd.dtype)
+        y: Tensor = x_BLd + self.wo(out.transpose(1, 2).flatten(2))
+        return y
 
 
-def train(prepare: Callable[[Transformer], None], rows: slice = slice(None)) -> Found:
+def new_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    output = nn.Linear(DIM, VOCAB, bias=False)
+    return nn.Sequential(nn.Embedding(VOCAB, DIM), Layer(), Layer(), output)
+
+
+def train(prepare: Callable[[nn.Sequential], None], rows: slice = slice(None)) -> Found:
     """Take some steps of SGD on `rows` of each batch; return losses and last gradients."""
-    model = Transformer(SMALL, attention="cuda")
-    init_weights(model, 0)
+    model = new_model()
     prepare(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     draw, losses = torch.Generator().manual_seed(1), []
@@ -70,15 +79,14 @@ def whole(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
-def shard_heads(model: Transformer, mesh: DeviceMesh) -> None:
-    """Spread heads, and the width of the feed-forward."""
-    for layer in model.layers:
-        plan = {name: ColwiseParallel() for name in COLUMNS}
-        parallelize_module(layer, mesh, plan | {name: RowwiseParallel() for name in ROWS})
+def shard_heads(model: nn.Sequential, mesh: DeviceMesh) -> None:
+    for layer in model[1:3]:
+        plan = {name: ColwiseParallel() for name in ("wq", "wk", "wv")}
+        parallelize_module(layer, mesh, plan | {"wo": RowwiseParallel()})
 
 
-def shard_weights(model: Transformer, mesh: DeviceMesh) -> None:
-    for layer in model.layers:
+def shard_weights(model: nn.Sequential, mesh: DeviceMesh) -> None:
+    for layer in model[1:3]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
@@ -103,7 +111,7 @@ def tensor_parallel(mesh: DeviceMesh) -> Found:
 
 
 def both(mesh: DeviceMesh) -> Found:
-    def prepare(model: Transformer) -> None:
+    def prepare(model: nn.Sequential) -> None:
         shard_heads(model, mesh["tensor"])
         shard_weights(model, mesh["data"])
 
@@ -184,7 +192,6 @@ def work(rank: int, library: str, folder: Path) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     extension.libraries["cpu"] = extension.load(Path(library))
-    model_attention.causal_attention = in_bf16
     store = dist.FileStore(str(folder / "store"), WORLD)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     mesh = DeviceMesh("cpu", torch.arange(WORLD).view(2, 2), mesh_dim_names=("data", "tensor"))
