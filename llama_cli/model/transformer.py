@@ -8,13 +8,15 @@ Legend: B batch, L length, d width, V vocabulary, T ranks that share the layers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from llama_cli.model.attention import Attention, Cache
-from llama_cli.model.config import ModelConfig
+from llama_cli.model.backward import How, Weights, layer
+from llama_cli.model.config import ACTIVATIONS, Activations, ModelConfig
 from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
 from llama_cli.model.feed_forward import FeedForward
 from llama_cli.model.norm import RMSNorm
@@ -34,9 +36,11 @@ class Layer(nn.Module):
         self,
         config: ModelConfig,
         layer: int,
+        *,
         backend: str | None,
         deterministic: bool,
-        exchange: Exchange = ALONE,
+        activations: Activations,
+        exchange: Exchange,
     ) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.dim, config.norm_eps, exchange)
@@ -50,6 +54,15 @@ class Layer(nn.Module):
         )
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps, exchange)
         self.feed_forward = FeedForward(config.dim, config.hidden, exchange)
+        self.activations = activations
+        self.how = How(
+            head_dim=config.head_dim,
+            eps=config.norm_eps,
+            backend=backend,
+            deterministic=deterministic,
+            inputs_only=activations == "full",
+            exchange=exchange,
+        )
 
     def forward(
         self,
@@ -59,9 +72,26 @@ class Layer(nn.Module):
         bounds: Tensor | None = None,
     ) -> Tensor:
         """Map (B, L/T, d) to (B, L/T, d)."""
+        if self.activations != "keep" and cache is None:
+            return layer(x_BLd, self._weights(), table, bounds, self.how)
         h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, cache, bounds)
         y: Tensor = h + self.feed_forward(self.ffn_norm(h))
         return y
+
+    def _weights(self) -> Weights:
+        """Give this rank's part of every parameter."""
+        local, attention, feed_forward = self.how.exchange.local, self.attention, self.feed_forward
+        return Weights(
+            local(self.attention_norm.weight, shared=True),
+            local(attention.wq.weight),
+            local(attention.wk.weight),
+            local(attention.wv.weight),
+            local(attention.wo.weight),
+            local(self.ffn_norm.weight, shared=True),
+            local(feed_forward.w1.weight),
+            local(feed_forward.w2.weight),
+            local(feed_forward.w3.weight),
+        )
 
 
 class Transformer(nn.Module):
@@ -69,6 +99,8 @@ class Transformer(nn.Module):
 
     `attention` names a backend of `llama_cli.kernels.attention`; None lets it choose.
     `deterministic` is whether that backend's gradients must be the same bits in every run.
+    `activations` is what a layer keeps for its backward: "keep", all that autograd asks for;
+    "linear", the outputs of its products (`backward`); "full", its input alone.
     `exchange` is how the ranks that share each layer work together, with sequence parallelism
     between the layers; parameters are then to be split as `exchange.local` expects.
     Weights are left as PyTorch makes them; `init_weights` or `load_model` sets them.
@@ -80,13 +112,25 @@ class Transformer(nn.Module):
         *,
         attention: str | None = None,
         deterministic: bool = True,
+        activations: Activations = "keep",
         exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
+        if activations not in ACTIVATIONS:
+            raise ValueError(
+                f"activations are one of {', '.join(ACTIVATIONS)}, not '{activations}'"
+            )
         self.config, self.exchange = config, exchange
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(
-            Layer(config, layer, attention, deterministic, exchange)
+            Layer(
+                config,
+                layer,
+                backend=attention,
+                deterministic=deterministic,
+                activations=activations,
+                exchange=exchange,
+            )
             for layer in range(config.layers)
         )
         self.norm = RMSNorm(config.dim, config.norm_eps, exchange)
@@ -144,11 +188,16 @@ def init_weights(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.dim() == 1:
-                weight.fill_(1.0)
-            else:
-                std = _std(name, model.config)
-                weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            weight.copy_(first_weight(name, weight.shape, model.config, generator))
+
+
+def first_weight(
+    name: str, shape: Sequence[int], config: ModelConfig, generator: torch.Generator
+) -> Tensor:
+    """Draw one parameter, fp32 on the CPU. Called for each in turn, in the model's order."""
+    if len(shape) == 1:
+        return torch.ones(*shape)
+    return torch.randn(*shape, generator=generator) * _std(name, config)
 
 
 def _std(name: str, config: ModelConfig) -> float:
