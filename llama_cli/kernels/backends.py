@@ -35,7 +35,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> 
     """
     k, v = _widen(k, q), _widen(v, q)
     scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-    weights = scores.masked_fill(_hidden(q, k, bounds), -math.inf).softmax(-1)
+    weights = scores.masked_fill(hidden(q, k, bounds), -math.inf).softmax(-1)
     return (weights @ v.float()).to(v.dtype)
 
 
@@ -48,7 +48,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> Tenso
     k, v = _widen(k, q), _widen(v, q)
     if queries == keys and bounds is None:
         return scaled_dot_product_attention(q, k, v, is_causal=True)
-    seen = None if queries == 1 else ~_hidden(q, k, bounds)
+    seen = None if queries == 1 else ~hidden(q, k, bounds)
     return scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
@@ -78,7 +78,7 @@ def _lengths(bounds: Tensor) -> list[int]:
     return lengths
 
 
-def _hidden(q: Tensor, k: Tensor, bounds: Tensor | None) -> Tensor:
+def hidden(q: Tensor, k: Tensor, bounds: Tensor | None) -> Tensor:
     """Mark the scores to hide, (L, T), or with bounds (B, 1, L, L)."""
     later = hidden_mask(q.shape[-2], k.shape[-2], q.device)
     if bounds is None:

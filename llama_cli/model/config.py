@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
+
+Activations = Literal["keep", "linear", "full"]  # what a layer keeps for its backward
+ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 HIDDEN_MULTIPLE = 256  # of the feed-forward's width; from Meta's released code
 

@@ -35,8 +35,21 @@ def rotate(x_BHLD: Tensor, table: Table) -> Tensor:
     >>> [round(v, 4) for v in rotate(torch.tensor([[[[1.0, 0.0]]]]), table).flatten().tolist()]
     [0.5403, 0.8415]
     """
-    cos, sin = table
-    wide = widen(x_BHLD)
-    even, odd = wide[..., 0::2], wide[..., 1::2]
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
-    return turned.flatten(-2).type_as(x_BHLD)
+    return turn(x_BHLD.transpose(1, 2), table).transpose(1, 2)
+
+
+def turn(x_BLHD: Tensor, table: Table) -> Tensor:
+    """Do the same with the axes in the order in which they lie in memory.
+
+    A pair is a complex number, and one product of such turns it. torch.compile has no complex
+    numbers; it makes as good a loop of the formula.
+    """
+    cos, sin = (t[:, None] for t in table)
+    wide = widen(x_BLHD)
+    if torch.compiler.is_compiling():
+        even, odd = wide[..., 0::2], wide[..., 1::2]
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
+    else:
+        pairs = torch.view_as_complex(wide.contiguous().view(*wide.shape[:-1], -1, 2))
+        turned = torch.view_as_real(pairs * torch.complex(cos, sin))
+    return turned.flatten(-2).type_as(x_BLHD)

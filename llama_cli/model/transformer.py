@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from llama_cli.model.attention import Attention, Cache
-from llama_cli.model.backward import How, Weights, layer
+from llama_cli.model.backward import How, Weights, run_layer
 from llama_cli.model.config import ACTIVATIONS, Activations, ModelConfig
 from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
 from llama_cli.model.feed_forward import FeedForward
@@ -73,7 +73,7 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Map (B, L/T, d) to (B, L/T, d)."""
         if self.activations != "keep" and cache is None:
-            return layer(x_BLd, self._weights(), table, bounds, self.how)
+            return run_layer(x_BLd, self._weights(), table, bounds, self.how)
         h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, cache, bounds)
         y: Tensor = h + self.feed_forward(self.ffn_norm(h))
         return y
