@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.tensor import Replicate, Shard
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -263,6 +265,34 @@ def test_sharding_rules_wait_for_whoever_needs_them(monkeypatch) -> None:
     sharding.register()
     assert sharding.MODULE not in sys.modules
     assert not sharding._registered
+
+
+@pytest.mark.parametrize(
+    ("mesh", "size", "even"),
+    [
+        ((2,), 4, True),
+        ((2,), 3, False),
+        ((4,), 2, True),  # more devices than heads: DTensor itself refuses
+        ((2, 2), 2, True),
+        ((2, 2), 6, False),  # even over either axis, not over both
+        ((1, 4), 6, False),
+    ],
+)
+def test_heads_are_sharded_where_every_device_gets_as_many(mesh, size: int, even: bool) -> None:
+    assert sharding._even(SimpleNamespace(shape=mesh), size) == even
+
+
+def test_both_operators_are_sharded_by_batches_and_by_heads() -> None:
+    mesh = SimpleNamespace(shape=(2,))
+    q, k = (SimpleNamespace(shape=(2, h, 5, 64), mesh=mesh) for h in (4, 2))
+    all_, batch, heads = Replicate(), Shard(0), Shard(1)
+    assert sharding.forward_rules(q, k, k, None, True) == [
+        ([x] * 2, [x, x, x, None, None]) for x in (all_, batch, heads)
+    ]
+    bounds = {all_: all_, batch: Shard(1), heads: all_}  # (2, B, L)
+    assert sharding.backward_rules(q, k, k, q, q, q, object(), True) == [
+        ([x] * 3, [x] * 6 + [bounds[x], None]) for x in (all_, batch, heads)
+    ]
 
 
 STEPS = Settings(steps=3, batch=BATCH, lr=1e-2, warmup=1, dtype="bf16")
