@@ -25,6 +25,7 @@ HEAD_SIZES = (64, 128)
 DTYPES = (torch.bfloat16, torch.float16)
 OLDEST_GPU = (8, 0)  # compute capability: A100
 BUILD = "python -m cuda_ext.build"
+BUILD_ANEW = f"LLAMA_BUILD_CUDA=1 {BUILD}"  # also where a torn file still names its sources
 INSTEAD = "llama train --attention sdpa"
 
 # of cudaError_t, in the words of their cure
@@ -60,10 +61,10 @@ def state() -> str:
     if not LIBRARY.exists():
         return f"not built; try: {BUILD}"
     try:
-        load(LIBRARY)
+        load_fresh(LIBRARY)
     except NotReadyError as error:
         return f"cannot be used: {error}; try: {error.hint}"
-    return f"built for {build.BUILT_FOR}" + ("" if build.fresh() else ", from other sources")
+    return f"built for {build.BUILT_FOR}"
 
 
 def available(device: torch.device | str) -> str | None:
@@ -95,13 +96,25 @@ def opened(device: torch.device) -> Library:
 
     Raises:
         ValueError: there is none for it.
-        NotReadyError: it is not built, or of another version.
+        NotReadyError: it is not built, of another version, or not of these sources.
     """
     if device.type not in libraries:
         if device.type != "cuda":
             raise ValueError(f"q, k and v must be on an NVIDIA GPU, not on a {device.type}")
-        libraries[device.type] = load(LIBRARY)
+        libraries[device.type] = load_fresh(LIBRARY)
     return libraries[device.type]
+
+
+def load_fresh(path: Path) -> Library:
+    """Open the library, and see that it was built from the sources that lie beside it.
+
+    Raises:
+        NotReadyError: it was not, as in a checkout that has moved on; or as `load` says.
+    """
+    library = load(path)
+    if not build.fresh(path):
+        raise NotReadyError(f"{path}: built from other sources than are here", hint=BUILD)
+    return library
 
 
 def load(path: Path) -> Library:
@@ -114,7 +127,7 @@ def load(path: Path) -> Library:
         library = ctypes.CDLL(str(path))
         version = library.llama_attention_version()
     except (OSError, AttributeError) as error:
-        raise NotReadyError(f"{path}: {error}", hint=BUILD) from None
+        raise NotReadyError(f"{path}: {error}", hint=BUILD_ANEW) from None
     if version != VERSION:
         raise NotReadyError(f"{path}: of version {version}, not {VERSION}", hint=BUILD)
     library.llama_attention_error.restype = ctypes.c_char_p

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cuda_ext import build
 from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.kernels import attention, check, extension, library
 from llama_cli.kernels.attention import choose
@@ -202,11 +203,19 @@ def test_a_broken_library_is_said_with_its_path(gpu: Path) -> None:
     assert f"cannot be used: {gpu}" in str(extension.available("cuda"))
 
 
+def test_a_library_of_other_sources_is_said_with_its_cure(gpu: Path, monkeypatch) -> None:
+    monkeypatch.setattr(library, "load", lambda _: None)
+    assert "built from other sources than are here" in str(extension.available("cuda"))
+    with pytest.raises(NotReadyError) as caught:
+        library.opened(torch.device("cuda"))
+    assert caught.value.hint == "python -m cuda_ext.build"
+
+
 def test_a_library_of_something_else_is_said(gpu: Path) -> None:
     other = ctypes.util.find_library("m")
     with pytest.raises(NotReadyError, match="llama_attention_version") as caught:
         extension.load(Path(str(other)))
-    assert caught.value.hint == "python -m cuda_ext.build"
+    assert caught.value.hint == "LLAMA_BUILD_CUDA=1 python -m cuda_ext.build"
 
 
 def test_a_library_of_another_version_is_said(gpu, emulated_library, monkeypatch) -> None:
@@ -216,8 +225,9 @@ def test_a_library_of_another_version_is_said(gpu, emulated_library, monkeypatch
     assert "of version 2, not 3" in library.state()
 
 
-def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, emulated_library) -> None:
+def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, emulated_library, monkeypatch) -> None:
     shutil.copy(emulated_library._name, gpu)
+    monkeypatch.setattr(build, "fresh", lambda _: True)
     assert extension.available("cuda") is None
     assert library.opened(torch.device("cuda")) is library.opened(torch.device("cuda"))
     assert choose("cuda", torch.bfloat16, 128, "cuda").device == "cuda:0"
