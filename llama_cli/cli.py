@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from llama_cli import __version__
 from llama_cli.config import nearest
-from llama_cli.errors import LlamaError, UsageError, one_line
+from llama_cli.errors import Elsewhere, LlamaError, UsageError, one_line
 from llama_cli.stream.progress import coloured, tell
 
 COMMANDS = {
@@ -119,6 +119,8 @@ def _ending(ctx: click.Context | None = None) -> Iterator[None]:
         _die(signal.SIGINT)
     except Terminated:
         _die(signal.SIGTERM)
+    except Elsewhere as error:
+        raise click.exceptions.Exit(error.exit_code) from None
     except LlamaError as error:
         _say(name, error)
         raise click.exceptions.Exit(error.exit_code) from None

@@ -6,6 +6,7 @@
   x NotReadyError        1  a model, tokenizer, library or file is missing; says what to run
   x UsageError           2  options that do not go together, or a bad configuration
   x Interrupted         75  stopped early with a checkpoint; run the same command again
+  x Elsewhere            -  another process of the run has said it; this one ends as that did
 
 click's own usage errors end with 2 as well. A reader that goes away is 141, Ctrl-C is
 130, SIGTERM is 143: the process ends by the signal itself.
@@ -16,6 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+LAUNCHER = "LLAMA_LAUNCHER"  # the process that started this one as a rank, by its id
+LOST = 76  # how a rank tells its launcher, and nobody else, that another has gone
 
 
 def one_line(text: str) -> str:
@@ -88,3 +92,11 @@ class Interrupted(LlamaError):
     """Stopped before the end, with a checkpoint saved."""
 
     exit_code = 75
+
+
+class Elsewhere(LlamaError):
+    """What another process of the same run has said already; this one ends without words."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "TERM": "`dumb` is a terminal without colour and without a changing line",
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
-    "WORLD_SIZE": "set by torchrun; `train` refuses more than 1 so far",
+    "RANK, LOCAL_RANK, WORLD_SIZE": "set by torchrun, for each process of one run of `train`",
     "OMP_WAIT_POLICY": "made `PASSIVE` unless it is set: threads that wait for others sleep",
     "CUBLAS_WORKSPACE_CONFIG": "`train` makes it `:4096:8` unless it is set: sums in one order",
 }

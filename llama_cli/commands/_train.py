@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from llama_cli.commands._train_options import Options
 from llama_cli.errors import LlamaError, UsageError
 from llama_cli.model.config import SIZES
 from llama_cli.model.weights import find_checkpoint
+from llama_cli.parallel.mesh import ONE, Mesh, joined
 from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Sequences, first_rows, keep
@@ -31,21 +33,30 @@ EVERY = 1000  # steps between checkpoints of a long run; ours
 
 def main(options: Options) -> None:
     """Train as the options say."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise LlamaError("training runs in one process so far", hint="llama train without torchrun")
+    device = pick_device(options.device, "train")
+    with joined(device, tensor=options.tensor, replicas=options.replicas) as mesh:
+        _train(options, mesh)
+
+
+def _train(options: Options, mesh: Mesh) -> None:
+    """Train as one rank of the mesh; the first one speaks."""
     run = options.run or Path("runs") / options.size
-    progress = Progress("train", quiet=options.quiet)
-    data = options.data or _default_data()
-    with locked(run):
-        job = make_job(options, run, data, progress)
+    quiet = options.quiet or not mesh.first
+    progress = Progress("train", quiet=quiet)
+    data = mesh.told((options.data or _default_data()) if mesh.first else "")
+    with locked(run) if mesh.first else nullcontext():
+        with mesh.first_alone():  # it may have to write the data that all read
+            job = make_job(options, run, data, progress, mesh)
         shown = Shown(progress, job.settings.steps)
         listener = Listener(time.perf_counter, time.process_time, progress.say, shown)
-        if not train(job, listener):
-            progress.say(f"{run} is finished: {find_checkpoint(run)}")
-            return
+        trained = train(job, listener)
+    if quiet:
+        return
+    if not trained:
+        progress.say(f"{run} is finished: {find_checkpoint(run)}")
+        return
     progress.say(f"wrote {find_checkpoint(run)} and {run / 'loss.png'}")
-    if not options.quiet:
-        tell(draw(*curves(run)))
+    tell(draw(*curves(run)))
 
 
 class Shown:
@@ -79,10 +90,10 @@ def _default_data() -> str:
     raise UsageError("no data: nothing is piped in, and there is no ./mixed", hint=PIPELINE)
 
 
-def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job:
+def make_job(options: Options, run: Path, where: str, progress: Progress, mesh: Mesh = ONE) -> Job:
     """Open data and tokenizer, and settle every default."""
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
-    data = _sequences(where, run, tokenizer)
+    data = _sequences(where, run, tokenizer, mesh)
     device = pick_device(options.device, "train")
     batch = options.batch or default_batch(options.size, data.length)
     steps = _steps(options, data, batch)
@@ -112,19 +123,23 @@ def make_job(options: Options, run: Path, where: str, progress: Progress) -> Job
             deterministic=options.deterministic,
             compile=on_gpu if options.compile is None else options.compile,
             micro_batch=options.micro_batch,
+            activations=options.activations,
             checkpoint_every=options.checkpoint_every or tenth,
             validation_every=options.validation_every or tenth,
             keep=options.keep,
         ),
+        mesh=mesh,
     )
 
 
-def _sequences(where: str, run: Path, tokenizer: Tokenizer | None) -> Sequences:
+def _sequences(where: str, run: Path, tokenizer: Tokenizer | None, mesh: Mesh) -> Sequences:
     """Open a shard directory, or keep JSON lines in one under the run."""
     if Path(where).is_dir():
         return Sequences(Path(where))
     tokenizer = tokenizer or Tokenizer.load()
     kept, fresh = run / "data", run / "data.new"
+    if not mesh.first:
+        return Sequences(kept)
     keep(where, fresh, vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256)
     try:
         new = Sequences(fresh)

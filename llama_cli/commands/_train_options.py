@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_cli.model.config import SIZES
+from llama_cli.model.config import SIZES, Activations
 from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
 from llama_cli.parallel.words import describe
 from llama_cli.training.settings import RECIPES, DType, default_batch
@@ -22,6 +22,9 @@ class Options:
     tokens: int | None
     batch: int | None
     micro_batch: int | None
+    tensor: int
+    replicas: int
+    activations: Activations
     lr: float | None
     warmup: int | None
     seed: int

@@ -10,7 +10,7 @@ import click
 from llama_cli.commands._options import SEEDS, Command, Real
 from llama_cli.commands._train_options import Options, dry_run
 from llama_cli.errors import UsageError
-from llama_cli.model.config import SIZES
+from llama_cli.model.config import ACTIVATIONS, SIZES
 
 ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
 PATH = click.Path(path_type=Path)
@@ -44,6 +44,30 @@ COUNT = click.IntRange(1)
     type=COUNT,
     help="Sequences that pass through the model at once; "
     "gradients add up to --batch.  [default: --batch]",
+)
+@click.option(
+    "--tensor",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    metavar="RANKS",
+    help="Ranks that share each layer (heads, hidden width, vocabulary, positions); the other "
+    "ranks of torchrun see other rows of each batch.",
+)
+@click.option(
+    "--replicas",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Copies of the weights among the ranks that see other rows; each is in parts.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(ACTIVATIONS),
+    default="keep",
+    show_default=True,
+    help="What a layer keeps for its backward: all that autograd asks for, the outputs of its "
+    "products (linear; section 2.4), or its input alone (full).",
 )
 @click.option(
     "--lr",

@@ -28,7 +28,12 @@ def save_weights(model: Transformer, directory: Path) -> None:
     """Write params.json and model.safetensors into an existing directory."""
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
     save_tensors(state, directory / WEIGHTS)
-    text = json.dumps(model.config.to_params(), indent=2)
+    save_config(model.config, directory)
+
+
+def save_config(config: ModelConfig, directory: Path) -> None:
+    """Write params.json."""
+    text = json.dumps(config.to_params(), indent=2)
     (directory / PARAMS).write_text(text + "\n", encoding="utf-8")
 
 

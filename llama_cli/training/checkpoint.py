@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import safe_open
+from torch import Tensor
 
 from llama_cli.errors import naming
 from llama_cli.model.weights import (
@@ -26,12 +27,13 @@ from llama_cli.model.weights import (
     WEIGHTS,
     checkpoints,
     is_whole,
+    save_config,
     save_tensors,
-    save_weights,
 )
+from llama_cli.parallel.slices import Slice, whole
 from llama_cli.stream.sync import sync
 from llama_cli.training.loop import Trainer
-from llama_cli.training.optimizer import moments, set_moments
+from llama_cli.training.optimizer import MOMENTS
 
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 
@@ -45,29 +47,56 @@ def save_checkpoint(
     tokenizer: bytes | None,
     keep: int,
 ) -> Path:
-    """Write RUN/checkpoint-STEP after `step` steps, and drop all but the `keep` newest."""
+    """Write RUN/checkpoint-STEP after `step` steps, and drop all but the `keep` newest.
+
+    All ranks call it; the first one gathers everything and writes, and the others wait for it.
+    """
+    held = dict(whole(trainer.slices(), trainer.mesh))
     final = run / f"checkpoint-{step:07d}"
+    if trainer.mesh.first:
+        about = json.dumps({"step": step, **settings}, indent=2)
+        _put(final, trainer, held, tokenizer=tokenizer, about=about + "\n")
+        for old in list(checkpoints(run))[keep:]:
+            _remove(old)
+    trainer.mesh.wait()
+    return final
+
+
+def _put(
+    final: Path,
+    trainer: Trainer,
+    held: Mapping[str, Tensor],
+    *,
+    tokenizer: bytes | None,
+    about: str,
+) -> None:
+    """Write a directory beside `final`, and give it that name when it is whole."""
     part = _hidden(final)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    text = json.dumps({"step": step, **settings}, indent=2)
     try:
         with naming(str(final)):
-            _write(part, trainer, tokenizer=tokenizer, about=text + "\n")
+            _write(part, trainer, held, tokenizer=tokenizer, about=about)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)  # a full disk is not left fuller
         raise
     _remove(final)
     part.rename(final)
-    sync(run)
-    for old in list(checkpoints(run))[keep:]:
-        _remove(old)
-    return final
+    sync(final.parent)
 
 
-def _write(part: Path, trainer: Trainer, *, tokenizer: bytes | None, about: str) -> None:
-    save_weights(trainer.model, part)
-    save_tensors(moments(trainer.model, trainer.optimizer), part / OPTIMIZER)
+def _write(
+    part: Path,
+    trainer: Trainer,
+    held: Mapping[str, Tensor],
+    *,
+    tokenizer: bytes | None,
+    about: str,
+) -> None:
+    states = {name: tensor for name, tensor in held.items() if name.startswith(MOMENTS)}
+    save_config(trainer.model.config, part)
+    save_tensors({name: x for name, x in held.items() if name not in states}, part / WEIGHTS)
+    save_tensors(states, part / OPTIMIZER)
     if tokenizer is not None:
         (part / TOKENIZER).write_bytes(tokenizer)
     (part / TRAINER).write_text(about, encoding="utf-8")
@@ -89,9 +118,19 @@ def step_of(checkpoint: Path) -> int:
 def restore(checkpoint: Path, trainer: Trainer) -> int:
     """Put a checkpoint's weights and moments into a trainer; give its step."""
     step = step_of(checkpoint)
-    trainer.model.load_state_dict(load_file(checkpoint / WEIGHTS))
-    set_moments(trainer.model, trainer.optimizer, load_file(checkpoint / OPTIMIZER), step)
+    weights = safe_open(checkpoint / WEIGHTS, framework="pt")
+    states = safe_open(checkpoint / OPTIMIZER, framework="pt")
+    with weights, states:
+        for held in trainer.slices():
+            _read(states if held.name.startswith(MOMENTS) else weights, held)
+    trainer.continue_after(step)
     return step
+
+
+def _read(file: Any, held: Slice) -> None:
+    """Read this rank's part of a tensor, and no more."""
+    if held.tensor.numel():
+        held.tensor.copy_(file.get_slice(held.name)[held.where])
 
 
 def clear_leftovers(run: Path) -> None:

@@ -4,59 +4,153 @@ The head is most of a small model's work: 32,000 logits a token. Here they are m
 hundred tokens at a time, and the gradient, softmax minus one-hot, is taken from them while
 they are at hand, so they are neither kept nor computed twice. Memory is linear in the
 vocabulary, and the batch no longer counts. The arithmetic is that of `cross_entropy` in fp32;
-products are in the dtype of the autocast. Legend: N tokens, d width, V vocabulary.
+products are in the dtype of the states.
+
+Where tensor ranks share the head, each has the logits of its part of the vocabulary; they tell
+each other the largest logit of a token, the sum of the exponentials, and the target's logit
+(Shoeybi et al., 2019, section 3). Legend: N tokens, d width, V rows of the head on this rank.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from llama_cli.model.exchange import ALONE, Exchange
+from llama_cli.model.precision import product_dtype, widen
+from llama_cli.model.transformer import Transformer
 
 ROWS = 512  # tokens whose logits exist at once; ours, by measurement
 
 
+class Objective(nn.Module):
+    """A model and its loss as one module: what is compiled, sharded and called in training."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+        # through the head, so that FSDP, which shards it by itself, has its weight there
+        setattr(model.output, "loss", partial(_loss_of, model))  # noqa: B010 (no field of Linear)
+
+    def forward(
+        self, tokens_BL: Tensor, targets_BL: Tensor, count: Tensor, bounds: Tensor | None = None
+    ) -> Tensor:
+        """Give the losses of all targets, added up and divided by `count`."""
+        states_BLd = self.model.states(tokens_BL, bounds=bounds)
+        loss: Tensor = self.model.output.loss(states_BLd, targets_BL, count)  # type: ignore[operator]
+        return loss
+
+
+def _loss_of(model: Transformer, states_BLd: Tensor, targets_BL: Tensor, count: Tensor) -> Tensor:
+    exchange = model.exchange
+    weight = exchange.local(model.output.weight)
+    return head_loss(
+        states_BLd.flatten(0, 1), weight, targets_BL.flatten(), count=count, exchange=exchange
+    )
+
+
+def head_loss(
+    x_Nd: Tensor,
+    weight_Vd: Tensor,
+    targets_N: Tensor,
+    *,
+    count: Tensor | None = None,
+    exchange: Exchange = ALONE,
+) -> Tensor:
+    """Give the loss of predicting `targets_N` from the normalised states `x_Nd`.
+
+    Args:
+        x_Nd: of all positions, on every tensor rank.
+        weight_Vd: this rank's rows of the head.
+        targets_N: tokens, numbered over the whole vocabulary; below 0 they do not count.
+        count: what the sum of the losses is divided by; None for N.
+        exchange: the ranks that share the head. Each gets the whole loss, the gradient of its
+            rows, and its part of the gradient of the states.
+    """
+    if count is None:
+        count = torch.tensor(len(x_Nd), device=x_Nd.device)
+    x_Nd = x_Nd.to(product_dtype(x_Nd))
+    if not torch.is_grad_enabled():
+        return _sum_alone(x_Nd, weight_Vd, targets_N, exchange) / count
+    loss: Tensor = _HeadLoss.apply(x_Nd, weight_Vd, targets_N, count, exchange)  # type: ignore[no-untyped-call]
+    return loss
+
+
 class _HeadLoss(torch.autograd.Function):
-    """Mean cross-entropy of x W' against targets; both gradients are made in the forward."""
+    """Cross-entropy of x W' against targets; both gradients are made in the forward."""
 
     @staticmethod
-    def forward(ctx: Any, x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor) -> Tensor:
-        grad_x, grad_weight = torch.empty_like(x_Nd), torch.zeros_like(weight_Vd)
-        near = weight_Vd.to(x_Nd.dtype)
-        total = torch.zeros((), device=x_Nd.device)
+    def forward(
+        ctx: Any,
+        x_Nd: Tensor,
+        weight_Vd: Tensor,
+        targets_N: Tensor,
+        count: Tensor,
+        exchange: Exchange,
+    ) -> Tensor:
+        near, sums = weight_Vd.to(x_Nd.dtype), widen(x_Nd[:0]).dtype
+        grad_x, grad_weight = torch.empty_like(x_Nd), torch.zeros_like(weight_Vd, dtype=sums)
+        total = torch.zeros((), device=x_Nd.device, dtype=sums)
         for start in range(0, len(x_Nd), ROWS):
             part = slice(start, start + ROWS)
-            loss, grad = _loss_and_gradient(x_Nd[part] @ near.t(), targets_N[part])
+            loss, grad = _loss_and_gradient(x_Nd[part] @ near.t(), targets_N[part], exchange)
             total += loss
-            grad = grad.div_(len(x_Nd)).to(x_Nd.dtype)
+            grad = grad.div_(count).to(x_Nd.dtype)
             torch.mm(grad, near, out=grad_x[part])
             grad_weight += grad.t() @ x_Nd[part]
-        ctx.save_for_backward(grad_x, grad_weight)
-        return total / len(x_Nd)
+        ctx.save_for_backward(grad_x, grad_weight.to(weight_Vd.dtype))
+        return total / count
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grad.to(grad_x.dtype), grad_weight * grad, None
+        return (
+            grad_x * grad.to(grad_x.dtype),
+            grad_weight * grad.to(grad_weight.dtype),
+            *(None,) * 3,
+        )
 
 
-def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the summed loss, and softmax minus one-hot, in fp32."""
-    wide = logits_NV.float()
+def _loss_and_gradient(
+    logits_NV: Tensor, targets_N: Tensor, exchange: Exchange
+) -> tuple[Tensor, Tensor]:
+    """Give the summed loss, and softmax minus one-hot, in fp32; `logits_NV` may be lost."""
+    loss_N, exponentials_NV, sums_N = _losses(logits_NV, targets_N, exchange)
+    sums_N = sums_N.masked_fill(targets_N < 0, torch.inf)  # what does not count has no gradient
+    exponentials_NV /= sums_N[:, None]
+    mine_N, column_N = _columns(targets_N, exponentials_NV.shape[1], exchange)
+    rows = torch.arange(len(mine_N), device=mine_N.device)
+    exponentials_NV[rows, column_N] -= mine_N.to(exponentials_NV.dtype)
+    return loss_N.sum(), exponentials_NV
+
+
+def _losses(
+    logits_NV: Tensor, targets_N: Tensor, exchange: Exchange
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each token's loss, this rank's exponentials, and their sums over all ranks."""
+    wide = widen(logits_NV)
+    wide -= exchange.largest(wide.amax(-1))[:, None]
+    mine_N, column_N = _columns(targets_N, wide.shape[1], exchange)
     rows = torch.arange(len(wide), device=wide.device)
-    wide -= wide.amax(-1, keepdim=True)
-    right = wide[rows, targets_N]
-    sums = wide.exp_().sum(-1)
-    wide /= sums[:, None]
-    wide[rows, targets_N] -= 1.0
-    return (sums.log() - right).sum(), wide
+    right = wide[rows, column_N].masked_fill(~mine_N, 0.0)
+    sums, right = exchange.total(torch.stack((wide.exp_().sum(-1), right)))
+    return (sums.log() - right).masked_fill(targets_N < 0, 0.0), wide, sums
 
 
-def head_loss(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor) -> Tensor:
-    """Give the mean loss of predicting `targets_N` from the normalised states `x_Nd`."""
-    device = x_Nd.device.type
-    if torch.is_autocast_enabled(device):
-        x_Nd = x_Nd.to(torch.get_autocast_dtype(device))
-    loss: Tensor = _HeadLoss.apply(x_Nd, weight_Vd, targets_N)  # type: ignore[no-untyped-call]
-    return loss
+def _columns(targets_N: Tensor, width: int, exchange: Exchange) -> tuple[Tensor, Tensor]:
+    """Say which targets are on this rank, and in which column; in any, if they are not."""
+    column_N = targets_N - exchange.rank * width
+    return (column_N >= 0) & (column_N < width), column_N.clamp(0, width - 1)
+
+
+def _sum_alone(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor, exchange: Exchange) -> Tensor:
+    """Give the summed loss, without gradients."""
+    near = weight_Vd.to(x_Nd.dtype).t()
+    total = torch.zeros((), device=x_Nd.device, dtype=widen(x_Nd[:0]).dtype)
+    for start in range(0, len(x_Nd), ROWS):
+        part = slice(start, start + ROWS)
+        total += _losses(x_Nd[part] @ near, targets_N[part], exchange)[0].sum()
+    return total

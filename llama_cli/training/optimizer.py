@@ -1,4 +1,4 @@
-"""AdamW with the paper's constants, and its state as named tensors.
+"""AdamW with the paper's constants, over this rank's part of every weight.
 
 Section 2.3: "beta1 = 0.9, beta2 = 0.95 ... weight decay of 0.1 and gradient clipping of
 1.0". Loshchilov & Hutter, 2017, https://arxiv.org/abs/1711.05101.
@@ -6,10 +6,13 @@ Section 2.3: "beta1 = 0.9, beta2 = 0.95 ... weight decay of 0.1 and gradient cli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from llama_cli.parallel.slices import Part, Slice
 
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
@@ -18,31 +21,35 @@ EPSILON = 1e-8  # not in the paper; PyTorch's
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
-    """Make AdamW over all weights; norms do not decay (ours: the paper does not say)."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+def make_optimizer(parts: Sequence[Part]) -> torch.optim.AdamW:
+    """Make AdamW, with its moments in place; norms do not decay (ours: the paper does not say)."""
+    held = [part for part in parts if part.local.numel()]  # a rank may have no row of some
     groups = [
-        {"params": [w for w in weights if w.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [w for w in weights if w.dim() == 1], "weight_decay": 0.0},
+        {
+            "params": [part.local for part in held if not part.is_norm],
+            "weight_decay": WEIGHT_DECAY,
+        },
+        {"params": [part.local for part in held if part.is_norm], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
-
-
-def moments(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Give both moments of every weight, as `exp_avg.NAME` and `exp_avg_sq.NAME`."""
-    return {
-        f"{moment}.{name}": optimizer.state[weight][moment].detach().cpu().contiguous()
-        for name, weight in model.named_parameters()
-        for moment in MOMENTS
-    }
-
-
-def set_moments(
-    model: nn.Module, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor], step: int
-) -> None:
-    """Put back what `moments` gave after `step` steps."""
-    for name, weight in model.named_parameters():
-        optimizer.state[weight] = {
-            "step": torch.tensor(float(step), device=weight.device),
-            **{moment: state[f"{moment}.{name}"].to(weight.device) for moment in MOMENTS},
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+    for part in held:
+        optimizer.state[part.local] = {
+            "step": torch.zeros((), device=part.local.device),
+            **{moment: torch.zeros_like(part.local) for moment in MOMENTS},
         }
+    return optimizer
+
+
+def moments(parts: Sequence[Part], optimizer: torch.optim.AdamW) -> Iterator[Slice]:
+    """Yield both moments of every weight, as `exp_avg.NAME` and `exp_avg_sq.NAME`."""
+    for part in parts:
+        for moment in MOMENTS:
+            state = optimizer.state[part.local] if part.local.numel() else {}
+            tensor: Tensor = state.get(moment, part.held.tensor)  # an empty one has no moments
+            yield replace(part.held, name=f"{moment}.{part.held.name}", tensor=tensor)
+
+
+def count_steps(optimizer: torch.optim.AdamW, step: int) -> None:
+    """Say how many steps the moments are of."""
+    for state in optimizer.state.values():
+        state["step"].fill_(float(step))

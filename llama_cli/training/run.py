@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from signal import Signals
@@ -26,9 +26,11 @@ from torch import Tensor
 
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.kernels.attention import Choice, choose
-from llama_cli.model.config import ModelConfig
-from llama_cli.model.transformer import Transformer, init_weights
+from llama_cli.model.config import Activations, ModelConfig
+from llama_cli.model.transformer import Transformer
+from llama_cli.parallel.mesh import ONE, Mesh, check
 from llama_cli.parallel.plan import flops_per_token
+from llama_cli.parallel.tensor import exchange, split
 from llama_cli.training.checkpoint import (
     clear_leftovers,
     newest,
@@ -45,6 +47,7 @@ from llama_cli.training.speed import peak_flops
 from llama_cli.training.stop import Stop, stoppable
 
 SETTINGS = "settings.json"
+ENDS = (Signals.SIGTERM, Signals.SIGINT)  # after which a run is saved and ends
 VALIDATION_SEQUENCES = 64  # the first of the validation data; ours
 
 
@@ -56,7 +59,9 @@ class Way:
     attention: str | None = None
     deterministic: bool = True  # the gradients of the attention kernel; others' always are
     compile: bool = False
-    micro_batch: int | None = None
+    micro_batch: int | None = None  # sequences of one data rank
+    activations: Activations = "keep"
+    reshard: bool = True  # give a layer's weights back between forward and backward
     checkpoint_every: int = 1000
     validation_every: int = 1000
     keep: int = 2
@@ -64,7 +69,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to train, on what, and how. The caller holds the lock of `run`."""
+    """What to train, on what, and how. The first rank holds the lock of `run`."""
 
     run: Path
     size: str
@@ -74,6 +79,7 @@ class Job:
     validation: Tensor | None = None  # sequences (B, L + 1)
     tokenizer: bytes | None = None
     way: Way = Way()
+    mesh: Mesh = ONE
 
     def decisive(self) -> dict[str, Any]:
         """Name everything on which the final weights depend."""
@@ -98,49 +104,64 @@ class Listener:
 def train(job: Job, listener: Listener) -> bool:
     """Train from the newest whole checkpoint, or from the start, to the last step.
 
+    Every rank of the job's mesh calls it; the first alone writes and speaks.
+
     Returns:
         False if the run was finished already.
 
     Raises:
+        UsageError: model or batch do not divide over the mesh.
         LlamaError: the directory holds a run with other settings.
         NotReadyError: the attention asked for is not there, or not for this dtype or model.
         Interrupted: SIGTERM came; a checkpoint is saved.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
-    if not (job.run / SETTINGS).exists():
-        _attention(job)  # raises before settings are written that its cure would contradict
-    _same_run(job)
-    clear_leftovers(job.run)
-    found = newest(job.run)
+    check(job.mesh, job.config, batch=job.settings.batch, size=job.size)
+    found = job.mesh.told(_opened(job) if job.mesh.first else None)
     if found and step_of(found) >= job.settings.steps:
         _save_curves(job)
         return False
     with _deterministic(job.way.device), stoppable() as stop:
-        trainer = _trainer(job, listener.say)
-        done = restore(found, trainer) if found else 0
+        trainer = build(job, listener.say)
         if found:
+            done = restore(found, trainer)
             listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
+        else:
+            done = 0
+            trainer.draw_weights()
         _Loop(job, trainer, listener, done).to_the_end(stop)
     _save_curves(job)
     return True
 
 
+def _opened(job: Job) -> Path | None:
+    """Check the directory against the job, and give the checkpoint to continue from."""
+    if not (job.run / SETTINGS).exists():
+        _attention(job)  # raises before settings are written that its cure would contradict
+    _same_run(job)
+    clear_leftovers(job.run)
+    return newest(job.run)
+
+
 def _save_curves(job: Job) -> None:
     path = job.run / "loss.png"
-    if not path.exists():
+    if job.mesh.first and not path.exists():
         save_png(path, *curves(job.run), title=f"LLaMA {job.size}")
 
 
 class _Loop:
-    """The steps of one process's part of a run, and what is written between them."""
+    """The steps of one process's part of a run, and what the first rank writes between them."""
 
     def __init__(self, job: Job, trainer: Trainer, listener: Listener, done: int) -> None:
         self.job, self.trainer, self.listener = job, trainer, listener
         self.done = done
         self.flops = flops_per_token(job.config, job.data.length)
-        about = _about(job, trainer, listener)
-        self.peak: float | None = about["peak_flops"]
-        self.log = RunLog(job.run, about=about, step=done)
+        self.peak: float | None = None
+        self.log: RunLog | None = None
+        if job.mesh.first:
+            about = _about(job, trainer, listener)
+            self.peak = about["peak_flops"]
+            self.log = RunLog(job.run, about=about, step=done)
         self.clock = listener.clock()
 
     def to_the_end(self, stop: Stop) -> None:
@@ -150,21 +171,24 @@ class _Loop:
             if not self.done:
                 self._validate()
             while self.done < job.settings.steps:
-                self._step()
+                asked = self._step(stop)
                 last = self.done == job.settings.steps
                 if last or self.done % job.way.validation_every == 0:
                     self._validate()
-                if last or stop or self.done % job.way.checkpoint_every == 0:
+                if last or asked or self.done % job.way.checkpoint_every == 0:
                     self._save()
-                if stop.signal and not last:
-                    _end(stop.signal, self.done, self.listener.say)
+                if asked and not last:
+                    _end(asked, self.done, self.listener.say)
         finally:
-            self.log.close()
+            if self.log:
+                self.log.close()
 
-    def _step(self) -> None:
+    def _step(self, stop: Stop) -> Signals | None:
+        """Do one step; give the signal that any rank got before it, if any did."""
         number, settings = self.done + 1, self.job.settings
         start = self.listener.clock()
-        step = self.trainer.step(number, self.job.data.batch(number, settings.batch))
+        flags = [stop.signal is one for one in ENDS]
+        step = self.trainer.step(number, self._batch(number), flags=flags)
         if not isfinite(step.loss):
             raise LlamaError(
                 f"the loss of step {number} is not a number",
@@ -172,12 +196,22 @@ class _Loop:
             )
         self.done = number
         self._write(self._line(step, start))
+        if self.job.mesh.size == 1:
+            return stop.signal
+        return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
+
+    def _batch(self, number: int) -> Tensor:
+        """Give this rank's rows of a step's batch."""
+        size = self.job.settings.batch
+        rows, start = self.job.mesh.rows(size), (number - 1) * size
+        return self.job.data.rows(range(start + rows.start, start + rows.stop))
 
     def _line(self, step: Step, start: float) -> Line:
         now = self.listener.clock()
         seconds, self.clock = now - self.clock, now
         tokens = self.job.settings.batch * self.job.data.length
         rate = tokens / max(now - start, 1e-9)
+        each = rate / self.job.mesh.size
         return {
             "step": step.step,
             "loss": step.loss,
@@ -185,7 +219,8 @@ class _Loop:
             "grad_norm": step.grad_norm,
             "tokens": tokens * step.step,
             "tokens_per_second": round(rate, 1),
-            "mfu": round(self.flops * rate / self.peak, 4) if self.peak else None,
+            "tokens_per_second_per_gpu": round(each, 1),
+            "mfu": round(self.flops * each / self.peak, 4) if self.peak else None,
             "seconds": seconds,
         }
 
@@ -195,11 +230,13 @@ class _Loop:
             self._write({"step": self.done, "validation_loss": loss})
 
     def _write(self, line: Line) -> None:
-        self.log.write(line)
-        self.listener.on_line(line)
+        if self.log:
+            self.log.write(line)
+            self.listener.on_line(line)
 
     def _save(self) -> None:
-        self.log.sync()
+        if self.log:
+            self.log.sync()
         save_checkpoint(
             self.job.run,
             self.done,
@@ -218,17 +255,28 @@ def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:
     raise Interrupted(message, hint="the same command again")
 
 
-def _trainer(job: Job, say: Callable[[str], None]) -> Trainer:
-    attention = _attention(job)
+def build(job: Job, say: Callable[[str], None]) -> Trainer:
+    """Make this rank's part of model and optimizer; the weights are still to be set."""
+    way, attention = job.way, _attention(job)
+    mesh = replace(job.mesh, device=way.device)
     if attention.failed:
         say(f"attention {attention}")
-    model = Transformer(job.config, attention=attention.name, deterministic=job.way.deterministic)
-    init_weights(model, job.settings.seed)
+    with torch.device("meta"):
+        model = Transformer(
+            job.config,
+            attention=attention.name,
+            deterministic=way.deterministic,
+            activations=way.activations,
+            exchange=exchange(mesh),
+        )
+    split(model, mesh)
     return Trainer(
-        model.to(job.way.device),
+        model,
         job.settings,
-        micro_batch=job.way.micro_batch,
-        compile=job.way.compile,
+        micro_batch=way.micro_batch,
+        compile=way.compile,
+        mesh=mesh,
+        reshard=way.reshard,
     )
 
 
@@ -246,7 +294,9 @@ def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
         "size": job.size,
         "parameters": job.config.parameters,
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "processes": 1,
+        "processes": job.mesh.size,
+        "tensor": job.mesh.tensor,
+        "replicas": job.mesh.replicas,
         "threads": torch.get_num_threads(),
         "steps": job.settings.steps,
         "batch": job.settings.batch,
@@ -256,6 +306,7 @@ def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
         "attention_because": attention.why,
         "deterministic": job.way.deterministic or attention.name != "cuda",
         "compile": job.way.compile,
+        "activations": job.way.activations,
         "peak_flops": peak,
         "peak_from": source,
     }

@@ -10,7 +10,7 @@ import pytest
 
 from llama_cli.commands import _train
 from llama_cli.commands._train_options import Options, dry_run
-from llama_cli.errors import LlamaError
+from llama_cli.errors import LlamaError, UsageError
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.run import Job
@@ -24,6 +24,9 @@ PLAIN = Options(
     tokens=None,
     batch=4,
     micro_batch=None,
+    tensor=1,
+    replicas=1,
+    activations="keep",
     lr=None,
     warmup=None,
     seed=0,
@@ -133,10 +136,10 @@ def test_a_given_tokenizer_that_is_not_the_datas_is_refused(tmp_path: Path) -> N
         made(tmp_path, tokenizer=tmp_path / "t.model")
 
 
-def test_more_processes_than_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(LlamaError, match="one process so far"):
-        _train.main(PLAIN)
+def test_processes_that_make_no_mesh_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="3 processes cannot be shared by tensor groups of 2"):
+        _train.main(replace(PLAIN, tensor=2))
 
 
 def test_a_dry_run_takes_the_length_of_the_data_given(tmp_path: Path) -> None:

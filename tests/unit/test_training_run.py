@@ -72,7 +72,8 @@ def test_a_step_is_logged_with_its_figures(tmp_path: Path) -> None:
     train(job(tmp_path), ear.listener())
     line = next(line for line in ear.lines if line["step"] == 2)
     assert line.keys() == {
-        *("step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds")
+        *("step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds"),
+        "tokens_per_second_per_gpu",
     }
     assert line["tokens"] == 2 * 4 * 8
     assert line["tokens_per_second"] == 32.0  # the clock says a second a step

@@ -1,0 +1,64 @@
+"""What one step is trained on: sequences, which of their tokens count, and documents in them.
+
+Legend: B sequences, L positions with a next token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORED = -1  # as a target: a token whose prediction does not count
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rank's rows of a global batch."""
+
+    tokens: Tensor  # (B, L + 1)
+    counts: Tensor | None = None  # (B, L) bool: whether the next token counts; None for all
+    bounds: Tensor | None = None  # (2, B, L) of kernels.documents: documents kept apart
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def counted(self) -> int:
+        """Count the tokens that are to be predicted."""
+        if self.counts is None:
+            return self.tokens[:, 1:].numel()
+        return int(self.counts.sum())
+
+    @property
+    def targets(self) -> Tensor:
+        """Give the next tokens (B, L), and IGNORED for those that do not count."""
+        after = self.tokens[:, 1:]
+        return after if self.counts is None else after.masked_fill(~self.counts, IGNORED)
+
+    def ignored(self) -> Batch:
+        """Give the same tokens, none of which count."""
+        counts = torch.zeros_like(self.tokens[:, 1:], dtype=torch.bool)
+        return Batch(self.tokens, counts, self.bounds)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Move it."""
+        counts, bounds = self.counts, self.bounds
+        return Batch(
+            self.tokens.to(device),
+            None if counts is None else counts.to(device),
+            None if bounds is None else bounds.to(device),
+        )
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Cut it into batches of `size` sequences, the last with what is left."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            counts, bounds = self.counts, self.bounds
+            yield Batch(
+                self.tokens[rows],
+                None if counts is None else counts[rows],
+                None if bounds is None else bounds[:, rows],
+            )
