@@ -8,7 +8,7 @@ the same as that of one process, up to the order of additions. Legend: B sequenc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ class Step:
     lr: float
     grad_norm: float  # before clipping
     flags: tuple[bool, ...] = ()  # raised by any rank
+    taken: bool = True  # False: the weights are as they were
 
 
 class Trainer:
@@ -97,10 +98,22 @@ class Trainer:
         """Count `step` steps as done, once a checkpoint's slices are in place."""
         count_steps(self.optimizer, step)
 
-    def step(self, number: int, batch: Batch | Tensor, *, flags: Sequence[bool] = ()) -> Step:
+    def step(
+        self,
+        number: int,
+        batch: Batch | Tensor,
+        *,
+        flags: Sequence[bool] = (),
+        accept: Callable[[float, float], bool] | None = None,
+    ) -> Step:
         """Train on this rank's rows of a batch, sequences (B, L + 1); `number` counts from 1.
 
-        Every rank learns which of the `flags` any of them raised, at no further cost.
+        Args:
+            number: of the step.
+            batch: this rank's rows.
+            flags: every rank learns which of them any raised, at no further cost.
+            accept: says from loss and gradient norm, the same on every rank, whether to move the
+                weights. A GPU waits for the answer, so it is asked only if given.
 
         Raises:
             LlamaError: in the first step, some weight has no gradient.
@@ -112,16 +125,23 @@ class Trainer:
             self._check_gradients()
             self._checked = True
         loss, norm, raised = self._agree(loss, gradients, flags)
-        clip_grads_with_norm_([part.local for part in self.parts], CLIP, norm)
+        lr = self._rate(number)
+        taken = accept is None or accept(float(loss), float(norm))
+        if taken:
+            self._update(norm, lr)
+        self._forget_gradients()
+        told = tuple(x > 0 for x in raised.tolist())
+        return Step(number, float(loss), lr, float(norm), told, taken)
+
+    def _rate(self, number: int) -> float:
         s = self.settings
-        lr = learning_rate(
-            number, steps=s.steps, warmup=s.warmup, peak=s.lr, start=s.warmup_from
-        )
+        return learning_rate(number, steps=s.steps, warmup=s.warmup, peak=s.lr, start=s.warmup_from)
+
+    def _update(self, norm: Tensor, lr: float) -> None:
+        clip_grads_with_norm_([part.local for part in self.parts], CLIP, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        self._forget_gradients()
-        return Step(number, float(loss), lr, float(norm), tuple(x > 0 for x in raised.tolist()))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch | Tensor) -> float:

@@ -7,8 +7,10 @@ from math import inf, nan
 from pathlib import Path
 
 import pytest
+import torch
 
 from llama_cli.errors import LlamaError
+from llama_cli.training.data import Sequences
 from llama_cli.training.spike import (
     FEWEST,
     NAME,
@@ -20,6 +22,7 @@ from llama_cli.training.spike import (
     Skipped,
     is_fatal,
 )
+from tests.unit.training import trainer, weights, write_sequences
 
 
 def recent(losses: list[float], norm: float = 1.0) -> Recent:
@@ -127,3 +130,22 @@ def test_a_damaged_list_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(LlamaError, match=r"skipped\.json: damaged"):
         Skipped.load(tmp_path)
+
+
+def test_a_step_that_is_refused_leaves_weights_and_moments_as_they_were(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    one, other = trainer(), trainer()
+    seen = []
+
+    def refuse(loss: float, norm: float) -> bool:
+        seen.append((loss, norm))
+        return False
+
+    refused = one.step(1, data.batch(9, 4), accept=refuse)
+    assert not refused.taken
+    assert seen == [(refused.loss, refused.grad_norm)]
+    for found in (one, other):
+        assert found.step(1, data.batch(1, 4), accept=lambda loss, norm: True).taken
+    left_alone = {held.name: held.tensor for held in other.slices()}
+    assert all(torch.equal(held.tensor, left_alone[held.name]) for held in one.slices())
+    assert all(torch.equal(weight, weights(other)[name]) for name, weight in weights(one).items())
