@@ -22,7 +22,7 @@ FORMS = pytest.mark.parametrize("deterministic", [True, False], ids=["determinis
 @pytest.mark.parametrize("size", extension.HEAD_SIZES)
 def test_auto_tries_the_kernel_and_takes_it(device, size, dtype, monkeypatch) -> None:
     needs_gpu(device)
-    monkeypatch.delenv(attention.VARIABLE, raising=False)
+    monkeypatch.delenv("LLAMA_TRAIN_ATTENTION", raising=False)
     assert proof.fault(torch.device("cuda", torch.cuda.current_device()), dtype) is None
     assert attention.backend(torch.device("cuda"), dtype, size) == "cuda"
 
