@@ -12,7 +12,9 @@ from typing import Any, Literal
 DType = Literal["fp32", "bf16"]
 
 PAPER_WARMUP = 2000  # steps; section 2.3
+WARMUP_FROM = 0.1  # of the peak, where the warm-up begins; ours, as the paper does not say
 SHORT_WARMUP = 4  # of a shorter run, the warm-up takes one step in 4; ours, by measurement
+OLDER: Mapping[str, Any] = {"warmup_from": 0.0}  # in runs begun before there was a choice
 PAPER_BATCH = 2048 * 2048  # tokens; "4M" in Table 2
 
 
@@ -46,6 +48,7 @@ class Settings:
     warmup: int  # steps
     seed: int = 0
     dtype: DType = "fp32"  # of the arithmetic; weights and optimizer are always fp32
+    warmup_from: float = 0.0  # of lr; the command's is WARMUP_FROM
 
     def to_json(self) -> dict[str, Any]:
         """Name the fields."""

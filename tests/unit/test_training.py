@@ -28,6 +28,13 @@ def test_the_rate_rises_in_a_line_to_its_peak_at_the_end_of_the_warm_up() -> Non
     assert paper_rate(2000) == 1.5e-4
 
 
+def test_the_warm_up_rises_in_a_line_from_the_share_of_the_peak_that_it_is_given() -> None:
+    rates = [learning_rate(n, steps=99, warmup=4, peak=2.0, start=0.1) for n in (1, 2, 3, 4)]
+    assert rates == pytest.approx([0.65, 1.1, 1.55, 2.0])
+    flat = [learning_rate(n, steps=99, warmup=4, peak=2.0, start=1.0) for n in (1, 4)]
+    assert flat == [2.0, 2.0]
+
+
 def test_the_last_rate_is_a_tenth_of_the_peak() -> None:
     assert paper_rate(334_000) == pytest.approx(1.5e-5)
 
