@@ -62,12 +62,18 @@ class Progress:
         self._every = TERMINAL_SECONDS if self.terminal else LOG_SECONDS
         self._last = time.monotonic()
         self._shown = False
+        self.above: Callable[[str], None] | None = None  # who prints lines above a block, if any
 
     def say(self, message: str) -> None:
         """Print one lasting line, unless quiet."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        line = f"{self._prefix}{one_line(message)}"
+        if self.above:
+            self.above(line)
+        else:
             self.clear()
-            tell(f"{self._prefix}{one_line(message)}")
+            tell(line)
 
     def tick(self, text: Callable[[], str]) -> None:
         """Show the state, if it is time to; `text` is called only then."""

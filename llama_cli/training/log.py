@@ -1,13 +1,23 @@
-"""RUN/log.jsonl: what a run is, then one JSON object a step.
+"""RUN/log.jsonl: what a run is, then one JSON object a step, and what happens between them.
 
-    {"run": {"size", "parameters", "device", "processes", "threads", ...}}
-    {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds"}
+    {"run": {"size", "parameters", "device", "processes", "threads", "steps", ...}}
+    {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second",
+     "tokens_per_second_per_gpu", "mfu", "memory", "watts", "data_wait", "seconds"}
     {"step", "validation_loss"}
+    {"step", "checkpoint"}                    the name of its directory
+    {"step", "spike", "batches", "why"}       spike.py: "noted", "skip", "rewind" or "stop"
+    {"step", "end", "why"}                    "finished" or "stopped"; the last line
 
-`tokens` counts from the first step. `seconds` counts from the step before, validation and
-checkpoints between them included, so that the sum is the time of the run; `tokens_per_second`
-and `mfu` are of the step alone. A run that continues cuts the log back to its checkpoint, so
-that each step is there once.
+tokens            from the first step on, of batches that were trained on
+tokens_per_second of the step alone; mfu is its model FLOPs a second over the peak (speed.py)
+memory            bytes, the most so far of any process: allocated on its GPU, resident on a CPU
+watts             of all devices, measured over the last second or more; null without a meter
+data_wait         seconds that the step waited for its batch, on the rank that waited most
+seconds           since the step before, with validation and checkpoints between them, so that
+                  the sum is the time of the run
+
+A run that continues, or goes back, cuts the log back to its checkpoint, so that each step is
+there once; lines about spikes stay.
 """
 
 from __future__ import annotations
@@ -15,6 +25,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +40,7 @@ class RunLog:
     def __init__(self, run: Path, *, about: Line, step: int) -> None:
         """Keep the lines up to `step`, or begin with one about the run."""
         self.path = run / NAME
-        kept = [line for line in read_log(self.path) if line.get("step", 0) <= step]
+        kept = [line for line in read_log(self.path) if _stays(line, step)]
         part = run / f".{NAME}.part"
         with part.open("w", encoding="utf-8") as file:
             file.writelines(map(_text, kept or [{"run": about}]))
@@ -66,5 +77,14 @@ def read_log(path: Path) -> Iterator[Line]:
             yield line
 
 
+def _stays(line: Line, step: int) -> bool:
+    """Say whether a line holds for a run that goes on after `step`."""
+    return "spike" in line or ("end" not in line and line.get("step", 0) <= step)
+
+
 def _text(line: Line) -> str:
-    return json.dumps(line) + "\n"
+    """Write a line; JSON has no word for what is not a number but null."""
+    lost = {
+        name for name, value in line.items() if isinstance(value, float) and not isfinite(value)
+    }
+    return json.dumps({**line, **dict.fromkeys(lost)}) + "\n"
