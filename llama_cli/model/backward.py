@@ -143,9 +143,9 @@ class _Layer(torch.autograd.Function):
             fed = _halves(m, w, how)
         else:
             attended, m, fed = Attended(*kept[:6]), kept[6], Fed(*kept[7:])
-        grad, *second = _feed_backward(grad, m, fed, w, how)
-        grad, *first = _attend_backward(grad, x, attended, w, (cos, sin), bounds, how)
-        return (grad, None, None, None, None, *first, *second)
+        gm, whole, *second = _feed_backward(grad, m, fed, w, how)
+        gx, *first = _attend_backward(gm, whole, x, attended, w, (cos, sin), bounds, how)
+        return (gx, None, None, None, None, *first, *second)
 
 
 def _attend(
@@ -182,10 +182,10 @@ def _halves(m: Tensor, w: Weights, how: How) -> Fed:
 
 def _feed_backward(
     grad: Tensor, m: Tensor, fed: Fed, w: Weights, how: How
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Give the gradients of m (both ways of it) and of ffn_norm, w1, w2, w3."""
+) -> tuple[Tensor, Pending, Tensor, Tensor, Tensor, Tensor]:
+    """Give the gradients of m (both ways of it), that gathered, and of ffn_norm, w1, w2, w3."""
     exchange = how.exchange
-    whole = exchange.gather(grad)
+    whole = exchange.gather(grad.contiguous())
     n = exchange.gather(renormalise(_later(m, grad), fed.scale, w.ffn_norm))
     s = silu(_later(fed.a, grad))
     h = s * fed.b
@@ -194,13 +194,16 @@ def _feed_backward(
     ga, gb = swiglu_backward(_times_back(gy, w.w2), fed, s)
     gn = _partial(_times_back(ga, w.w1, gb, w.w3), grad, how)
     n_Nd = n.wait().flatten(0, 1)
-    gw1, gw3 = _weight_gradient(ga, n_Nd, w.w1), _weight_gradient(gb, n_Nd, w.w3)
+    gw1 = _weight_gradient(ga, n_Nd, w.w1)
     gm, gnorm = normalise_backward(gn.wait(), m, fed.scale, w.ffn_norm, grad)
-    return gm, gnorm, gw1, gw2, gw3
+    whole = exchange.gather(gm)
+    gw3 = _weight_gradient(gb, n_Nd, w.w3)
+    return gm, whole, gnorm, gw1, gw2, gw3
 
 
 def _attend_backward(
     grad: Tensor,
+    whole: Pending,
     x: Tensor,
     kept: Attended,
     w: Weights,
@@ -209,9 +212,7 @@ def _attend_backward(
     how: How,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Give the gradients of x (both ways of it) and of attention_norm, wq, wk, wv, wo."""
-    exchange = how.exchange
-    whole = exchange.gather(grad)
-    n = exchange.gather(renormalise(_later(x, grad), kept.scale, w.attention_norm))
+    n = how.exchange.gather(renormalise(_later(x, grad), kept.scale, w.attention_norm))
     gm = whole.wait().flatten(0, 1)
     gwo = _weight_gradient(gm, kept.o.flatten(0, 1).flatten(1), w.wo)
     go = _times_back(gm, w.wo).view(kept.o.shape)
@@ -247,7 +248,7 @@ def _later(x: Tensor, grad: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
         return x
     some = grad.flatten()[0]
-    return x + ((some == some) & (some != some)).to(x.dtype)  # noqa: PLR0124: 0, also of NaN
+    return x + ((some == some) & (some != some)).to(x.dtype)  # 0, also of NaN
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
