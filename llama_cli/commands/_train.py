@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from llama_cli.commands._model import pick_device
+from llama_cli.commands._train_data import default_data, keep_stream, open_data
 from llama_cli.commands._train_options import Options
-from llama_cli.errors import LlamaError, UsageError
+from llama_cli.errors import LlamaError
 from llama_cli.model.config import SIZES
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.parallel.mesh import ONE, Mesh, joined
 from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
-from llama_cli.training.data import Sequences, first_rows, keep
+from llama_cli.training.data import Data, first_rows
 from llama_cli.training.lock import locked
 from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
@@ -27,7 +25,6 @@ from llama_cli.training.run import VALIDATION_SEQUENCES, Job, Listener, Way, tra
 from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
 from llama_cli.training.speed import native_dtype
 
-PIPELINE = "llama fetch github . | llama filter | llama tokenize | llama mix -o mixed"
 EVERY = 1000  # steps between checkpoints of a long run; ours
 
 
@@ -43,10 +40,15 @@ def _train(options: Options, mesh: Mesh) -> None:
     run = options.run or Path("runs") / options.size
     quiet = options.quiet or not mesh.first
     progress = Progress("train", quiet=quiet)
-    data = mesh.told((options.data or _default_data()) if mesh.first else "")
-    with locked(run) if mesh.first else nullcontext():
+    where = mesh.told((options.data or default_data()) if mesh.first else "")
+    with ExitStack() as stack:
+        if mesh.first:
+            stack.enter_context(locked(run))
         with mesh.first_alone():  # it may have to write the data that all read
-            job = make_job(options, run, data, progress, mesh)
+            if mesh.first:
+                keep_stream(options, run, where, stack)
+            data = open_data(run, where, mesh, progress)
+        job = make_job(options, run, data, progress, mesh)
         shown = Shown(progress, job.settings.steps)
         listener = Listener(time.perf_counter, time.process_time, progress.say, shown)
         trained = train(job, listener)
@@ -81,25 +83,15 @@ class Shown:
         )
 
 
-def _default_data() -> str:
-    kind = os.fstat(0).st_mode
-    if stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind):
-        return "-"
-    if Path("mixed").is_dir():
-        return "mixed"
-    raise UsageError("no data: nothing is piped in, and there is no ./mixed", hint=PIPELINE)
-
-
-def make_job(options: Options, run: Path, where: str, progress: Progress, mesh: Mesh = ONE) -> Job:
-    """Open data and tokenizer, and settle every default."""
+def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: Mesh = ONE) -> Job:
+    """Open the tokenizer, and settle every default."""
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
-    data = _sequences(where, run, tokenizer, mesh)
     device = pick_device(options.device, "train")
     batch = options.batch or default_batch(options.size, data.length)
     steps = _steps(options, data, batch)
     tenth = min(EVERY, max(1, -(-steps // 10)))
     on_gpu = device == "cuda"
-    if steps * batch > len(data):
+    if data.ended and steps * batch > len(data):
         passes = steps * batch / len(data)
         progress.say(f"{len(data):,} sequences are read {passes:.1f} times, in the same order")
     return Job(
@@ -132,38 +124,21 @@ def make_job(options: Options, run: Path, where: str, progress: Progress, mesh: 
     )
 
 
-def _sequences(where: str, run: Path, tokenizer: Tokenizer | None, mesh: Mesh) -> Sequences:
-    """Open a shard directory, or keep JSON lines in one under the run."""
-    if Path(where).is_dir():
-        return Sequences(Path(where))
-    tokenizer = tokenizer or Tokenizer.load()
-    kept, fresh = run / "data", run / "data.new"
-    if not mesh.first:
-        return Sequences(kept)
-    keep(where, fresh, vocab_size=tokenizer.vocab_size, tokenizer_sha256=tokenizer.sha256)
-    try:
-        new = Sequences(fresh)
-        if not kept.exists():
-            fresh.rename(kept)
-        elif Sequences(kept).fingerprint != new.fingerprint:
-            raise LlamaError(f"{run} holds a run with other data", hint="llama train --run ANOTHER")
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return Sequences(kept)
+def _steps(options: Options, data: Data, batch: int) -> int:
+    """Give the length of the run; unless an option says it, all of a stream must come first."""
+    if options.steps:
+        return options.steps
+    tokens = options.tokens or data.whole() * data.length
+    return max(1, tokens // (batch * data.length))
 
 
-def _steps(options: Options, data: Sequences, batch: int) -> int:
-    tokens = options.tokens or len(data) * data.length
-    return options.steps or max(1, tokens // (batch * data.length))
-
-
-def _validation(where: str | None, data: Sequences) -> torch.Tensor | None:
+def _validation(where: str | None, data: Data) -> torch.Tensor | None:
     if where is None:
         return None
     return first_rows(where, VALIDATION_SEQUENCES, length=data.length, vocab_size=data.vocab_size)
 
 
-def _tokenizer(given: Tokenizer | None, data: Sequences, progress: Progress) -> bytes | None:
+def _tokenizer(given: Tokenizer | None, data: Data, progress: Progress) -> bytes | None:
     """Give the bytes of the data's tokenizer, to lie in each checkpoint."""
     wanted = data.tokenizer_sha256
     if given is None and (embedded := Tokenizer.load()).sha256 == wanted:

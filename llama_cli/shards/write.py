@@ -13,7 +13,7 @@ import os
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -101,8 +101,8 @@ class ShardWriter:
         with naming(self._shown):
             self._part.mkdir(parents=True)
         self._shards: list[Shard] = []
-        self._codes: dict[str, int] = {}
-        self._open: _OpenShard | None = None
+        self._code = codes_of(self.header)
+        self._open: OpenShard | None = None
 
     def add(self, tokens: Sequence[int] | Array, source: str, id: str = "") -> None:
         """Append a document.
@@ -122,20 +122,12 @@ class ShardWriter:
             self._close_shard()
         if self._open is None:
             stem = self._part / f"tokens-{len(self._shards):05d}"
-            self._open = _OpenShard(stem, self._dtype.itemsize, with_ids=self._with_ids)
+            self._open = OpenShard(stem, self._dtype.itemsize, with_ids=self._with_ids)
         self._open.add(data, source, self._code(source), id)
 
     @property
     def _with_ids(self) -> bool:
         return self.header.kind == "documents"
-
-    def _code(self, source: str) -> int:
-        if source not in self._codes:
-            if len(self._codes) == SOURCES:
-                raise LlamaError(f"over {SOURCES} different sources, '{source}' is one too many")
-            self._codes[source] = len(self._codes)
-            self.header.sources.append(source)
-        return self._codes[source]
 
     def _close_shard(self) -> None:
         if self._open:
@@ -144,9 +136,7 @@ class ShardWriter:
 
     def _publish(self) -> None:
         self._close_shard()
-        lines = [self.header.to_json(), *(shard.to_json() for shard in self._shards)]
-        _write(self._part / MANIFEST, b"".join(line + b"\n" for line in lines))
-        sync(self._part)
+        write_manifest(self._part, self.header, self._shards)
         check_target(self.directory)  # hours may have passed
         old = self._part.with_suffix(".old.part")
         if (self.directory / MANIFEST).is_file():
@@ -175,20 +165,59 @@ class ShardWriter:
             shutil.rmtree(self._part, ignore_errors=True)
 
 
-class _OpenShard:
-    """The shard being written: tokens go to disk at once, 5 bytes a document stay here."""
+def codes_of(header: Header) -> Callable[[str], int]:
+    """Number sources as they come, and name them in the header.
 
-    def __init__(self, stem: Path, width: int, *, with_ids: bool) -> None:
-        self.stem, self.width = stem, width
+    Raises (when called):
+        LlamaError: there are more than one byte can tell apart.
+    """
+    codes: dict[str, int] = {}
+
+    def code(source: str) -> int:
+        if source not in codes:
+            if len(codes) == SOURCES:
+                raise LlamaError(f"over {SOURCES} different sources, '{source}' is one too many")
+            codes[source] = len(codes)
+            header.sources.append(source)
+        return codes[source]
+
+    return code
+
+
+def write_manifest(directory: Path, header: Header, shards: Sequence[Shard]) -> None:
+    """Write the manifest of a directory, whole or not at all, and sync both."""
+    lines = [header.to_json(), *(shard.to_json() for shard in shards)]
+    part = directory / f".{MANIFEST}.part"
+    _write(part, b"".join(line + b"\n" for line in lines))
+    part.rename(directory / MANIFEST)
+    sync(directory)
+
+
+class OpenShard:
+    """The shard being written: tokens go to disk at once, 5 bytes a document stay here.
+
+    The first `kept` bytes of tokens are there already: what is added is compared with them.
+    """
+
+    def __init__(self, stem: Path, width: int, *, with_ids: bool = False, kept: int = 0) -> None:
+        self.stem, self.width, self.kept = stem, width, kept
         self.bytes = 0
-        self.file = stem.with_suffix(".bin").open("wb", buffering=1 << 20)
+        self.file = stem.with_suffix(".bin").open("r+b" if kept else "wb", buffering=1 << 20)
         self._ids = stem.with_suffix(".ids").open("wb") if with_ids else None
         self._hash, self._ids_hash = sha256(), sha256()
         self._lengths, self._codes = array("i"), bytearray()
         self._by_source: Counter[str] = Counter()
 
-    def add(self, data: bytes, source: str, code: int, id: str) -> None:
-        self.file.write(data)
+    def add(self, data: bytes, source: str, code: int, id: str = "") -> bool:
+        """Append a document; False if another one is kept in its place."""
+        if self.bytes < self.kept:
+            if self.file.read(len(data)) != data:
+                return False
+            if self.bytes + len(data) >= self.kept:
+                self.file.seek(self.kept)
+                self.file.truncate()
+        else:
+            self.file.write(data)
         self._hash.update(data)
         if self._ids:
             line = orjson.dumps(id) + b"\n"
@@ -198,8 +227,15 @@ class _OpenShard:
         self._lengths.append(len(data) // self.width)
         self._codes.append(code)
         self._by_source[source] += len(data) // self.width
+        return True
+
+    def sync(self) -> None:
+        """Put what was added on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> Shard:
+        """Write the files beside the tokens, sync all, and tell what there is."""
         index = pack_index(np.frombuffer(self._lengths, "<i4"), self.width)
         _write(self.stem.with_suffix(".idx"), index)
         _write(self.stem.with_suffix(".sources"), self._codes)
@@ -221,6 +257,7 @@ class _OpenShard:
         )
 
     def abandon(self) -> None:
+        """Let go of the files."""
         self.file.close()
         if self._ids:
             self._ids.close()

@@ -3,7 +3,8 @@
     RUN/settings.json   what decides the weights; another value is refused
     RUN/log.jsonl       log.py
     RUN/checkpoint-*/   checkpoint.py
-    RUN/loss.png        at the end
+    RUN/skipped.json    spike.py, if batches are left out
+    RUN/loss.png        at checkpoints, and at the end
 
 Steps are counted from 1. Words go to `say`, log lines to `on_line` as well as to the log, and
 the clock is the caller's.
@@ -14,9 +15,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -31,19 +31,25 @@ from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.mesh import ONE, Mesh, check
 from llama_cli.parallel.plan import flops_per_token
 from llama_cli.parallel.tensor import exchange, split
+from llama_cli.training.batch import Batch
 from llama_cli.training.checkpoint import (
+    about,
     clear_leftovers,
+    forget,
     newest,
     restore,
     save_checkpoint,
     step_of,
 )
-from llama_cli.training.data import Sequences
+from llama_cli.training.data import Data
 from llama_cli.training.log import Line, RunLog
 from llama_cli.training.loop import Step, Trainer
-from llama_cli.training.plot import curves, save_png
+from llama_cli.training.memory import peak_memory
+from llama_cli.training.plot import PICTURE, Picture, save_curves
 from llama_cli.training.settings import Settings
 from llama_cli.training.speed import peak_flops
+from llama_cli.training.spike import Choice as OnSpike
+from llama_cli.training.spike import Guard, Left, Skipped
 from llama_cli.training.stop import Stop, stoppable
 
 SETTINGS = "settings.json"
@@ -65,6 +71,7 @@ class Way:
     checkpoint_every: int = 1000
     validation_every: int = 1000
     keep: int = 2
+    on_spike: OnSpike | None = None  # None notes it, and stops at what is not a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Job:
     size: str
     config: ModelConfig
     settings: Settings
-    data: Sequences
+    data: Data
     validation: Tensor | None = None  # sequences (B, L + 1)
     tokenizer: bytes | None = None
     way: Way = Way()
@@ -99,6 +106,7 @@ class Listener:
     cpu_clock: Callable[[], float]  # of the processor's time that this process had
     say: Callable[[str], None]
     on_line: Callable[[Line], None]
+    watts: Callable[[], float | None] = lambda: None  # of what this process alone accounts for
 
 
 def train(job: Job, listener: Listener) -> bool:
@@ -117,51 +125,72 @@ def train(job: Job, listener: Listener) -> bool:
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
     check(job.mesh, job.config, batch=job.settings.batch, size=job.size)
-    found = job.mesh.told(_opened(job) if job.mesh.first else None)
+    found, skipped = job.mesh.told(_opened(job) if job.mesh.first else (None, Skipped()))
     if found and step_of(found) >= job.settings.steps:
-        _save_curves(job)
+        if job.mesh.first and not (job.run / PICTURE).exists():
+            save_curves(job.run, _title(job))
         return False
     with _deterministic(job.way.device), stoppable() as stop:
         trainer = build(job, listener.say)
+        guard = Guard(job.way.on_spike, skipped)
+        done = put_back(found, trainer, guard)
         if found:
-            done = restore(found, trainer)
             listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
-        else:
-            done = 0
-            trainer.draw_weights()
-        _Loop(job, trainer, listener, done).to_the_end(stop)
-    _save_curves(job)
+        _Loop(job, trainer, listener, done, guard).to_the_end(stop)
     return True
 
 
-def _opened(job: Job) -> Path | None:
-    """Check the directory against the job, and give the checkpoint to continue from."""
+def _opened(job: Job) -> tuple[Path | None, Skipped]:
+    """Check the directory against the job; give the checkpoint to continue from, and what it skips.
+
+    A checkpoint that does not know of batches left out before it is of steps that were undone.
+    """
     if not (job.run / SETTINGS).exists():
         _attention(job)  # raises before settings are written that its cure would contradict
     _same_run(job)
     clear_leftovers(job.run)
-    return newest(job.run)
+    skipped = Skipped.load(job.run)
+    while found := newest(job.run):
+        known = Skipped.from_json(about(found).get("skipped", ()))
+        undone = [each.step for each in skipped.left if each not in known.left]
+        if step_of(found) <= min(undone, default=step_of(found)):
+            break
+        forget(job.run, after=min(undone))
+    if found:
+        for each in known.left:
+            skipped.add(each)
+    return found, skipped
 
 
-def _save_curves(job: Job) -> None:
-    path = job.run / "loss.png"
-    if job.mesh.first and not path.exists():
-        save_png(path, *curves(job.run), title=f"LLaMA {job.size}")
+def put_back(found: Path | None, trainer: Trainer, guard: Guard) -> int:
+    """Set weights, moments and what judges spikes as a checkpoint has them, or as at the start."""
+    if found is None:
+        trainer.begin()
+        guard.remember(None)
+        return 0
+    guard.remember(about(found).get("recent"))
+    return restore(found, trainer)
+
+
+def _title(job: Job) -> str:
+    return f"LLaMA {job.size}"
 
 
 class _Loop:
     """The steps of one process's part of a run, and what the first rank writes between them."""
 
-    def __init__(self, job: Job, trainer: Trainer, listener: Listener, done: int) -> None:
-        self.job, self.trainer, self.listener = job, trainer, listener
+    def __init__(
+        self, job: Job, trainer: Trainer, listener: Listener, done: int, guard: Guard
+    ) -> None:
+        self.job, self.trainer, self.listener, self.guard = job, trainer, listener, guard
         self.done = done
         self.flops = flops_per_token(job.config, job.data.length)
-        self.peak: float | None = None
+        self.about: dict[str, Any] = {"peak_flops": None}
         self.log: RunLog | None = None
         if job.mesh.first:
-            about = _about(job, trainer, listener)
-            self.peak = about["peak_flops"]
-            self.log = RunLog(job.run, about=about, step=done)
+            self.about = _about(job, trainer, listener)
+            self.log = RunLog(job.run, about=self.about, step=done)
+        self.picture = Picture(job.run, _title(job), listener.clock)
         self.clock = listener.clock()
 
     def to_the_end(self, stop: Stop) -> None:
@@ -171,47 +200,112 @@ class _Loop:
             if not self.done:
                 self._validate()
             while self.done < job.settings.steps:
+                before = self.done
                 asked = self._step(stop)
                 last = self.done == job.settings.steps
-                if last or self.done % job.way.validation_every == 0:
+                due = self.done > before  # else a spike has held it, or thrown it back
+                if due and (last or self.done % job.way.validation_every == 0):
                     self._validate()
-                if last or asked or self.done % job.way.checkpoint_every == 0:
+                if asked or (due and (last or self.done % job.way.checkpoint_every == 0)):
                     self._save()
                 if asked and not last:
                     _end(asked, self.done, self.listener.say)
+            self._write({"step": self.done, "end": "finished"})
+        except BaseException as error:
+            with suppress(OSError):  # it may be what stopped the run
+                self._write({"step": self.done, "end": "stopped", "why": _reason(error)})
+            raise
         finally:
-            if self.log:
-                self.log.close()
+            self._close()
+        if job.mesh.first:
+            save_curves(job.run, _title(job))
+
+    def _close(self) -> None:
+        self.picture.close()
+        if self.log:
+            self.log.close()
 
     def _step(self, stop: Stop) -> Signals | None:
         """Do one step; give the signal that any rank got before it, if any did."""
-        number, settings = self.done + 1, self.job.settings
-        start = self.listener.clock()
+        number, clock = self.done + 1, self.listener.clock
+        batch = self.guard.skipped.batch(number)
+        start = clock()
+        tokens = self._batch(batch)
+        waited = clock() - start
         flags = [stop.signal is one for one in ENDS]
-        step = self.trainer.step(number, self._batch(number), flags=flags)
-        if not isfinite(step.loss):
-            raise LlamaError(
-                f"the loss of step {number} is not a number",
-                hint=f"llama train --run ANOTHER --lr {settings.lr / 2:g}",
-            )
-        self.done = number
-        self._write(self._line(step, start))
+        step = self.trainer.step(number, tokens, flags=flags, accept=self.guard.accept)
+        if self._is_fit(step, batch):
+            self.guard.recent.add(step.loss, step.grad_norm)
+            self.done = number
+            self._write(self._line(step, start, waited))
         if self.job.mesh.size == 1:
             return stop.signal
         return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
 
-    def _batch(self, number: int) -> Tensor:
+    def _batch(self, number: int) -> Batch:
         """Give this rank's rows of a step's batch."""
         size = self.job.settings.batch
-        rows, start = self.job.mesh.rows(size), (number - 1) * size
-        return self.job.data.rows(range(start + rows.start, start + rows.stop))
+        return self.job.data.batch(number, size, self.job.mesh.rows(size))
 
-    def _line(self, step: Step, start: float) -> Line:
+    def _is_fit(self, step: Step, batch: int) -> bool:
+        """Say whether a step counts; one that is a spike may not, or may end the run."""
+        verdict = self.guard.judge(batch, step.loss, step.grad_norm)
+        if verdict is None:
+            return True
+        where = f"step {step.step:,}: {verdict.why}"
+        if verdict.choice == "noted":
+            self._spike({"step": step.step, "spike": "noted", "why": verdict.why}, where)
+            return True
+        if verdict.choice == "stop":
+            self._write({"step": step.step, "spike": "stop", "why": verdict.why})
+            lr = self.job.settings.lr / 2
+            hint = f"llama train --on-spike rewind or skip; or --run ANOTHER --lr {lr:g}"
+            raise LlamaError(where, hint=hint)
+        if verdict.choice == "rewind":
+            self._rewind(batch, verdict.why, where)
+        else:
+            left = Left(batch, batch, self.done, "skip", verdict.why)
+            self._leave_out(left)
+            self._spike(left.to_line(), f"{where}; batch {batch:,} is left out")
+        return False
+
+    def _rewind(self, batch: int, why: str, where: str) -> None:
+        """Go back to the newest checkpoint that is there however often the run was stopped."""
+        job, every = self.job, self.job.way.checkpoint_every
+        found = job.mesh.told(newest(job.run, every=every) if job.mesh.first else None)
+        step = step_of(found) if found else 0
+        if self.guard.is_in_vain(step):
+            raise LlamaError(
+                f"{where}, as often before after step {step:,}",
+                hint=f"llama train --run ANOTHER --lr {job.settings.lr / 2:g}",
+            )
+        left = Left(self.guard.skipped.batch(step + 1), batch, step, "rewind", why)
+        self._leave_out(left)
+        if self.log:
+            forget(job.run, after=step)
+            self.log.close()
+            self.log = RunLog(job.run, about=self.about, step=step)
+        self.done = put_back(found, self.trainer, self.guard)
+        batches = f"batches {left.first:,} to {left.last:,} are left out"
+        self._spike(left.to_line(), f"{where}; back to step {step:,}, {batches}")
+
+    def _leave_out(self, left: Left) -> None:
+        """Remember it before anything else is done, so that a run that is killed here knows too."""
+        self.guard.skipped.add(left)
+        if self.job.mesh.first:
+            self.guard.skipped.save(self.job.run)
+
+    def _spike(self, line: Line, words: str) -> None:
+        self._write(line)
+        self.listener.say(words)
+
+    def _line(self, step: Step, start: float, waited: float) -> Line:
+        memory, data_wait, watts = self._figures(waited)
         now = self.listener.clock()
         seconds, self.clock = now - self.clock, now
         tokens = self.job.settings.batch * self.job.data.length
         rate = tokens / max(now - start, 1e-9)
-        each = rate / self.job.mesh.size
+        each, peak = rate / self.job.mesh.size, self.about["peak_flops"]
         return {
             "step": step.step,
             "loss": step.loss,
@@ -220,9 +314,22 @@ class _Loop:
             "tokens": tokens * step.step,
             "tokens_per_second": round(rate, 1),
             "tokens_per_second_per_gpu": round(each, 1),
-            "mfu": round(self.flops * each / self.peak, 4) if self.peak else None,
+            "mfu": round(self.flops * each / peak, 4) if peak else None,
+            "memory": memory,
+            "watts": watts,
+            "data_wait": data_wait,
             "seconds": seconds,
         }
+
+    def _figures(self, waited: float) -> tuple[int, float, float | None]:
+        """Give the most memory of any rank, the longest wait for data, and the watts of all."""
+        mesh, device, watts = self.job.mesh, self.trainer.device, self.listener.watts()
+        told = torch.full((2 + mesh.size,), -1.0, dtype=torch.float64)
+        told[0], told[1] = peak_memory(device), waited
+        if watts is not None:
+            told[2 + mesh.rank] = watts
+        memory, wait, *each = mesh.largest(told.to(device)).tolist()
+        return int(memory), wait, None if min(each) < 0 else round(sum(each), 1)
 
     def _validate(self) -> None:
         if self.job.validation is not None:
@@ -237,14 +344,26 @@ class _Loop:
     def _save(self) -> None:
         if self.log:
             self.log.sync()
-        save_checkpoint(
+        every = self.job.way.checkpoint_every
+        saved = save_checkpoint(
             self.job.run,
             self.done,
             self.trainer,
-            settings=self.job.decisive(),
+            settings={**self.job.decisive(), **self.guard.to_json()},
             tokenizer=self.job.tokenizer,
             keep=self.job.way.keep,
+            spare=self.done - self.done % every if self.job.way.on_spike == "rewind" else None,
         )
+        self._write({"step": self.done, "checkpoint": saved.name})
+        if self.job.mesh.first:
+            self.picture.refresh()
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a word why a run has stopped."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C"
+    return str(error) or type(error).__name__
 
 
 def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:

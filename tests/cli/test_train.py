@@ -115,7 +115,9 @@ def test_sequences_piped_in_are_kept_and_trained_on(tmp_path: Path) -> None:
     assert (tmp_path / "r/data/manifest.jsonl").exists()
     assert (tmp_path / "r/checkpoint-0000002/tokenizer.model").exists()
     again = sh("head -1 s.jsonl | llama train --run r --batch 1 --device cpu", tmp_path)
-    assert again.stderr.startswith("llama train: r holds a run with other data\n")
+    assert again.stderr.startswith(
+        "llama train: r holds a run with other data: it ends after 1 of 2 sequences\n"
+    )
     assert again.returncode == 1
     assert not (tmp_path / "r/data.new").exists()
 

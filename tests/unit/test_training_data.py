@@ -6,16 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from llama_cli.errors import LlamaError, TooManyRejects
-from llama_cli.shards.read import Shards
+from llama_cli.model.transformer import Transformer
 from llama_cli.shards.write import ShardWriter
-from llama_cli.training.data import Sequences, first_rows, keep
-from tests.unit.training import LENGTH, VOCAB, write_sequences
+from llama_cli.tokenizer.bpe import Tokenizer
+from llama_cli.training.batch import Batch
+from llama_cli.training.data import Sequences, apart, first_rows
+from tests.unit.training import LENGTH, VOCAB, trainer, write_sequences
 
 
 def starts(data: Sequences, step: int, size: int) -> list[int]:
-    return [int(row[0]) for row in data.batch(step, size)]
+    return data.batch(step, size).tokens[:, 0].tolist()
 
 
 def test_the_order_on_disk_is_the_order_of_training(tmp_path: Path) -> None:
@@ -27,6 +32,72 @@ def test_the_order_on_disk_is_the_order_of_training(tmp_path: Path) -> None:
 
 def test_past_the_last_sequence_comes_the_first(tmp_path: Path) -> None:
     assert starts(Sequences(write_sequences(tmp_path / "d", 5)), 3, 2) == [28, 0]
+
+
+def test_ranks_have_the_rows_of_one_batch_whatever_their_number(tmp_path: Path) -> None:
+    data = Sequences(write_sequences(tmp_path / "d", 11))
+    for step in (1, 2, 3):
+        whole = data.batch(step, 8).tokens
+        for ranks in (1, 2, 4, 8):
+            each = 8 // ranks
+            parts = [data.batch(step, 8, range(r * each, (r + 1) * each)) for r in range(ranks)]
+            assert torch.equal(torch.cat([part.tokens for part in parts]), whole)
+
+
+def test_a_document_begins_with_its_begin_mark_or_after_an_end_mark() -> None:
+    bos, eos = Tokenizer.bos, Tokenizer.eos
+    both = Batch(torch.tensor([[7, eos, bos, 8, 9, eos, bos, 5], [4, 4, 4, 4, 4, 4, bos, 5]]))
+    first, end = apart(both).bounds
+    assert first.tolist() == [[0, 0, 2, 2, 2, 2, 6], [0, 0, 0, 0, 0, 0, 6]]
+    assert end.tolist() == [[2, 2, 6, 6, 6, 6, 7], [6, 6, 6, 6, 6, 6, 7]]
+    ends_only = apart(Batch(torch.tensor([[7, eos, 8, 9, eos, 6, 6]]))).bounds
+    assert ends_only[0].tolist() == [[0, 0, 2, 2, 2, 5]]
+
+
+def test_keeping_documents_apart_changes_neither_tokens_nor_targets() -> None:
+    batch = Batch(torch.tensor([[7, 2, 1, 8]]))
+    kept = apart(batch)
+    assert torch.equal(kept.tokens, batch.tokens)
+    assert (kept.counts, kept.counted) == (None, 3)
+
+
+def documents(*texts: list[int]) -> Tensor:
+    """Pack documents, each from its begin mark to its end mark, in one sequence."""
+    return torch.tensor([[token for text in texts for token in (1, *text, 2)]])
+
+
+def losses(model: Transformer, batch: Batch) -> Tensor:
+    logits = model(batch.tokens[:, :-1], bounds=batch.bounds)
+    return cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+
+
+def test_the_loss_of_a_document_does_not_depend_on_its_neighbours() -> None:
+    model = trainer().model
+    model.double()
+    one = documents([5, 6], [9, 8, 7], [3, 3])
+    other = documents([30, 31], [9, 8, 7], [40, 41])
+    middle = slice(4, 8)  # predicted from the second document's own tokens
+    seen = [losses(model, apart(Batch(tokens)))[middle] for tokens in (one, other)]
+    assert torch.equal(*seen)
+    mixed = [losses(model, Batch(tokens))[middle] for tokens in (one, other)]
+    assert not torch.allclose(*mixed)
+    alone = losses(model, Batch(documents([9, 8, 7])))
+    # positions are relative, up to the fp32 of the rotary table
+    assert torch.allclose(alone, seen[0], rtol=0, atol=1e-6)
+
+
+def test_nor_do_its_gradients() -> None:
+    model = trainer().model
+    model.double()
+    found = []
+    for first, last in (([5, 6], [3, 3]), ([30, 31], [40, 41])):
+        model.zero_grad()
+        losses(model, apart(Batch(documents(first, [9, 8, 7], last))))[4:8].sum().backward()
+        found.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], rtol=0, atol=1e-12), name
+    apart_grad = found[0]["tok_embeddings.weight"]
+    assert not apart_grad[[3, 5, 6, 30, 31, 40, 41]].any()
 
 
 def test_the_same_sequences_have_the_same_fingerprint(tmp_path: Path) -> None:
@@ -59,39 +130,6 @@ def test_shards_of_several_lengths_are_refused(tmp_path: Path) -> None:
         shards.add([1, 2], "files")
     with pytest.raises(LlamaError, match="sequences of 2 to 3 tokens"):
         Sequences(tmp_path / "d")
-
-
-def test_a_line_with_nothing_to_predict_is_named(tmp_path: Path) -> None:
-    (tmp_path / "s.jsonl").write_text('{"tokens": [1]}\n')
-    where = str(tmp_path / "s.jsonl")
-    with pytest.raises(TooManyRejects, match=r"s\.jsonl:1: a sequence has at least 2 tokens"):
-        keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
-
-
-def test_a_line_of_another_length_is_named(tmp_path: Path) -> None:
-    where = lines(tmp_path / "s.jsonl", [1, 2, 3], [1, 2])
-    with pytest.raises(TooManyRejects, match=r"s\.jsonl:2: 2 tokens, where the first has 3"):
-        keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
-
-
-def test_no_line_is_no_data(tmp_path: Path) -> None:
-    with pytest.raises(LlamaError, match=r"s\.jsonl holds no sequence"):
-        keep(lines(tmp_path / "s.jsonl"), tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
-
-
-def test_kept_lines_are_the_sequences_of_the_stream(tmp_path: Path) -> None:
-    where = lines(tmp_path / "s.jsonl", [1, 2, 3], [4, 5, 49])
-    keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256="ab")
-    data = Sequences(tmp_path / "d")
-    assert data.batch(1, 2).tolist() == [[1, 2, 3], [4, 5, 49]]
-    assert (data.tokenizer_sha256, Shards(tmp_path / "d").source(1)) == ("ab", "files")
-
-
-def test_a_token_outside_the_vocabulary_is_named_by_file_and_line(tmp_path: Path) -> None:
-    where = lines(tmp_path / "s.jsonl", [1, 2, 3], [4, 5, 50])
-    with pytest.raises(TooManyRejects, match=r"s\.jsonl:2: token 50 is outside the 50 known"):
-        keep(where, tmp_path / "d", vocab_size=VOCAB, tokenizer_sha256=None)
-    assert not (tmp_path / "d").exists()
 
 
 def test_a_foreign_token_in_shards_is_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from llama_cli.commands._train_options import Options, dry_run
 from llama_cli.errors import LlamaError, UsageError
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
+from llama_cli.training.data import Sequences
 from llama_cli.training.run import Job
 from tests.unit.training import LENGTH, write_sequences
 
@@ -51,7 +52,7 @@ def made(tmp_path: Path, **options: Any) -> Job:
     if not where.exists():
         write_sequences(where)
     return _train.make_job(
-        replace(PLAIN, **options), tmp_path / "run", str(where), Progress("train", quiet=True)
+        replace(PLAIN, **options), tmp_path / "run", Sequences(where), Progress("train", quiet=True)
     )
 
 

@@ -1,0 +1,93 @@
+"""Batches read ahead: in order, bounded, and with their errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from llama_cli.training.batch import Batch
+from llama_cli.training.prefetch import Prefetch
+
+
+def batch(step: int) -> Batch:
+    return Batch(torch.tensor([[step, step]]))
+
+
+def number(found: Batch | None) -> int:
+    assert found is not None
+    return int(found.tokens[0, 0])
+
+
+def test_batches_come_in_the_order_of_the_steps() -> None:
+    with Prefetch(batch, first=3, last=9) as batches:
+        assert [number(batches.get(step)[0]) for step in range(3, 10)] == list(range(3, 10))
+
+
+def test_no_more_than_asked_are_read_ahead() -> None:
+    read: list[int] = []
+
+    def note(step: int) -> Batch:
+        read.append(step)
+        return batch(step)
+
+    with Prefetch(note, first=1, last=100, ahead=2) as batches:
+        batches.get(1)
+        time.sleep(0.3)
+        assert max(read) == 4  # two held, and one in the thread's hand
+
+
+def test_an_error_is_raised_in_the_step_that_needs_the_batch() -> None:
+    def fail(step: int) -> Batch:
+        if step == 3:
+            raise ValueError("a bad batch")
+        return batch(step)
+
+    with Prefetch(fail, first=1, last=9) as batches:
+        assert number(batches.get(1)[0]) == 1
+        assert number(batches.get(2)[0]) == 2
+        with pytest.raises(ValueError, match="a bad batch"):
+            batches.get(3)
+
+
+def test_another_step_than_the_next_begins_anew() -> None:
+    with Prefetch(batch, first=1, last=9) as batches:
+        assert number(batches.get(1)[0]) == 1
+        assert number(batches.get(7)[0]) == 7
+        assert number(batches.get(8)[0]) == 8
+        assert number(batches.get(2)[0]) == 2
+
+
+def test_the_seconds_waited_are_told() -> None:
+    def slow(step: int) -> Batch:
+        time.sleep(0.2)
+        return batch(step)
+
+    with Prefetch(slow, first=1, last=2) as batches:
+        assert 0.1 < batches.get(1)[1] < 2
+        time.sleep(0.4)
+        assert batches.get(2)[1] < 0.1
+
+
+def test_one_who_is_told_to_stop_does_not_wait_for_a_batch() -> None:
+    never = threading.Event()
+
+    def stuck(step: int) -> Batch:
+        never.wait(30)
+        return batch(step)
+
+    with Prefetch(stuck, first=1, last=2) as batches:
+        found, seconds = batches.get(1, lambda: True)
+        assert found is None
+        assert seconds < 5
+    never.set()
+
+
+def test_its_thread_ends_with_it() -> None:
+    before = threading.active_count()
+    with Prefetch(batch, first=1, last=99) as batches:
+        batches.get(1)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
