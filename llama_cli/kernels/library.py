@@ -170,9 +170,14 @@ def run(direction: str, q: Tensor, tensors: Mapping[str, Tensor | None]) -> None
 
 
 def _pack(x: Tensor) -> Matrix | int:
-    """Turn a tensor into what C takes: a Matrix, or the address of what is read flat."""
+    """Turn a tensor into what C takes: a Matrix, or the address of what is read flat.
+
+    An axis of one may have any stride. C gets 0: it makes addresses of rows that are not there,
+    to be left unread, and even those must be aligned.
+    """
     if x.dtype in DTYPES:
-        return Matrix(x.data_ptr(), *x.stride()[:3])
+        axes = zip(x.stride()[:3], x.shape[:3], strict=True)
+        return Matrix(x.data_ptr(), *(stride if size > 1 else 0 for stride, size in axes))
     return x.data_ptr()
 
 

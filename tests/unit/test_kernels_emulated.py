@@ -211,6 +211,13 @@ def test_any_layout_with_whole_rows_gives_the_same_bits(emulated) -> None:
     assert torch.equal(extension.causal_attention(q, k, v), expected)
 
 
+@BACKWARDS
+def test_an_axis_of_one_may_have_any_stride(emulated, deterministic: bool) -> None:
+    given = [torch.randn(1, 1, 64, 1).bfloat16().mT for _ in range(4)]
+    assert given[0].stride() == (64, 64, 1, 1)
+    check_errors(given, deterministic=deterministic)
+
+
 def test_a_gradient_without_rows_of_its_own_is_taken(emulated) -> None:
     q, k, v, _ = inputs(3, 64, torch.bfloat16)
     out = extension.causal_attention(q, k, v.requires_grad_())
