@@ -22,9 +22,15 @@
 
 #include "mask.h"
 
+#include "stream.h"
+
 #include "softmax.h"
 
 #include "forward.h"
+
+#include "rows.h"
+
+#include "atomics.h"
 
 #include "backward.h"
 

@@ -176,19 +176,12 @@ void copy_async(void* to, const void* from, bool inside) {
   emulation::Copy copy = {to, inside ? from : nullptr, BYTES};
   if (!emulation::settings.late_copies) return emulation::land(copy);
   memset(to, 0xff, BYTES);
-  emulation::running->open.push_back(copy);
+  emulation::running->copies.push_back(copy);
 }
 
-inline void commit_copies() {
-  emulation::running->groups.push_back(std::move(emulation::running->open));
-  emulation::running->open.clear();
-}
-
-template <int GROUPS>
-void wait_copies() {
-  auto& groups = emulation::running->groups;
-  for (; groups.size() > GROUPS; groups.erase(groups.begin()))
-    for (const emulation::Copy& copy : groups.front()) emulation::land(copy);
+inline void wait_copies() {
+  for (const emulation::Copy& copy : emulation::running->copies) emulation::land(copy);
+  emulation::running->copies.clear();
 }
 
 inline Fragment load_matrices(const void* row) {

@@ -48,8 +48,7 @@ struct Fiber {
   ucontext_t start;
   jmp_buf here;
   std::vector<char> stack = std::vector<char>(STACK);
-  std::vector<Copy> open;
-  std::vector<std::vector<Copy>> groups;
+  std::vector<Copy> copies;  // under way
 };
 
 struct Warp {
@@ -148,8 +147,7 @@ inline void start_block(int threads, int shared_bytes) {
     fibers[i].index = dim3(i);
     fibers[i].state = READY;
     fibers[i].started = false;
-    fibers[i].open.clear();
-    fibers[i].groups.clear();
+    fibers[i].copies.clear();
     if (i % 32 == 0) warps[i / 32].lanes = &fibers[i];
   }
 }

@@ -4,7 +4,8 @@
 
  A block owns 128 queries, 32 to a warp, and meets the key tiles from where its first query's
  document begins up to its last query. A warp's scores of one strip are all that ever exists, and
- strips that are hidden from all its queries are not computed.
+ strips that are hidden from all its queries are not computed. The kernel is one function: what
+ its parts share is registers, and it has none to spare.
  Rabe & Staats 2021, https://arxiv.org/abs/2112.05682; LLaMA, section 2.4.
 */
 #pragma once
@@ -16,45 +17,25 @@ template <class T, int D>
 __global__ void __launch_bounds__(FORWARD_THREADS, 2) forward(Problem p, float scale_log2) {
   constexpr int M = FORWARD_M;
   Element *k = reinterpret_cast<Element*>(shared_memory()), *v = k + 2 * TILE * D;
-  const int batch = blockIdx.y, head = blockIdx.x, key_head = head / (p.heads / p.key_heads);
+  const int head = blockIdx.x, batch = blockIdx.y;
   const int mine = (gridDim.z - 1 - blockIdx.z) * FORWARD_ROWS;  // most work starts first
-  const Element *keys = rows_of(p.k, batch, key_head), *values = rows_of(p.v, batch, key_head);
+  const int start = mine + 16 * M * warp();                      // of this warp's rows
 
   fetch<D, FORWARD_THREADS, FORWARD_ROWS>(v, rows_of(p.q, batch, head), p.q.row, mine, p.length);
-  commit_copies();
-  wait_copies<0>();
-  __syncthreads();
+  wait_for_all();
   Rows<M, D> queries;
   hold<M, D>(queries, v);
   __syncthreads();  // where values come next
 
-  const int start = mine + 16 * M * warp();  // of this warp's rows
-  const int last = min(mine + FORWARD_ROWS, p.length) - 1;
-  auto fetch_keys = [&](int tile) {
-    const int turn = tile % (2 * TILE) * D;
-    fetch<D, FORWARD_THREADS>(k + turn, keys, p.k.row, tile, p.length);
-    fetch<D, FORWARD_THREADS>(v + turn, values, p.v.row, tile, p.length);
-    commit_copies();
-  };
-  const int begin = first_key(p, batch, mine) / TILE * TILE;
-  fetch_keys(begin);
   Softmax<M> softmax;
   Sum<M, D> out = {};
-#pragma unroll 1
-  for (int strip = begin; strip <= last; strip += STRIP) {
-    if (strip % TILE == 0) {
-      wait_copies<0>();
-      __syncthreads();  // this tile is here, and nobody reads the one before it any more
-      if (strip + TILE <= last) fetch_keys(strip + TILE);
-    }
-    if (strip > start || strip + STRIP <= first_key(p, batch, start)) continue;
-    const int turn = strip % (2 * TILE) * D;
+  stream_keys<D, FORWARD_THREADS, FORWARD_ROWS>(p, mine, start, k, v, [&](int strip, int at) {
     Scores<M> s;
-    multiply_transposed<T, M, D>(s, queries, k + turn);
+    multiply_transposed<T, M, D>(s, queries, k + at * D);
     hide_keys<M>(s, p, batch, start, strip);
     softmax.update(s, out, scale_log2);
-    multiply_add<T, M, D>(out, s, v + turn);
-  }
+    multiply_add<T, M, D>(out, s, v + at * D);
+  });
 #pragma unroll
   for (int m = 0; m < M; m++) {
     const float sum[2] = {row_sum(softmax.sum[m][0]), row_sum(softmax.sum[m][1])};

@@ -1,8 +1,9 @@
 /*
  The device instructions the kernels are made of, for an sm_80 or newer GPU.
 
- Nothing here decides anything: each function is one instruction with a name. It is the only
- header that emulate.h replaces, so keep it small: what stands here no CPU test can see.
+ Nothing here decides anything: a function is an instruction with a name, or a call of CUDA's
+ runtime. It is the only header that emulate.h replaces, so keep it small: what stands here no CPU
+ test can see.
 
  PTX ISA: "Warp Level Matrix Instructions" (mma.m16n8k16, ldmatrix), "Data Movement" (cp.async).
 */
@@ -49,13 +50,8 @@ DEVICE void copy_async(void* to, const void* from, bool inside) {
                  : "memory");
 }
 
-DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Wait until at most GROUPS of this thread's committed groups are still under way.
-template <int GROUPS>
-DEVICE void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
-}
+// Wait until all copies of this thread have landed.
+DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Load four 8 x 8 matrices from shared memory; lane i names row i % 8 of matrix i / 8.
 DEVICE Fragment load_matrices(const void* row) {

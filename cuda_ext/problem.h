@@ -31,5 +31,5 @@ struct Problem {
   const int32_t* end;    // one past where it ends; null where a row is one document
   int32_t batch, heads, key_heads, length, head_size;  // head_size: 64 or 128
   int32_t half;                                        // 1: fp16, 0: bf16
-  float scale;                                         // of the scores, 1 / sqrt(d) as a rule
+  float scale;                                         // of scores, above 0; 1 / sqrt(d) as a rule
 };

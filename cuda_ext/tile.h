@@ -1,5 +1,5 @@
 /*
- The two products every kernel here is made of, and the tiles they read.
+ The two products that every attention kernel here is made of, and how their operands lie.
 
  A block owns some rows (queries, or keys), 16 M to a warp, and keeps them in registers; the
  others stream by in tiles of 64 rows, through shared memory, and a warp meets a tile in strips
@@ -16,10 +16,6 @@
 
 constexpr int TILE = 64;   // rows that stream by together
 constexpr int STRIP = 32;  // of them, those whose scores exist at one time; ours, by registers
-
-// Shared memory of two streams, two tiles each: one in use, one on its way.
-template <int D>
-constexpr int STREAM_BYTES = 4 * TILE * D * sizeof(Element);
 
 template <int M, int COLUMNS>
 using Sum = float[M][COLUMNS / 8][4];  // 16M x COLUMNS over a warp, as the tensor core leaves it
@@ -62,21 +58,6 @@ DEVICE Element* rows_of(const Matrix& m, int batch, int head) {
 
 DEVICE int64_t statistics_of(const Problem& p, int batch, int head) {
   return (int64_t(batch) * p.heads + head) * p.length;
-}
-
-// Start copying ROWS rows, from row `start` on, to shared memory. Rows beyond the sequence
-// become zeros. A thread's rows lie a multiple of eight apart, so its swizzle is always the same.
-template <int D, int THREADS, int ROWS = TILE>
-DEVICE void fetch(Element* to, const Element* rows, int64_t stride, int start, int length) {
-  constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;
-  static_assert(STEP % 8 == 0 && ROWS % STEP == 0);
-  const unsigned thread = thread_anew();
-  const int row = thread / CHUNKS, chunk = thread % CHUNKS;
-  to += place<D>(row, chunk);
-  rows += (start + row) * stride + 8 * chunk;
-#pragma unroll
-  for (int more = 0; more < ROWS; more += STEP, rows += STEP * stride)
-    copy_async<16>(to + more * D, rows, start + row + more < length);
 }
 
 // Sixteen columns of 16 rows in shared memory, as a left operand.

@@ -42,23 +42,24 @@ class Fault(NamedTuple):
     instead: str = ""
 
 
-WAIT = "wait_copies<0>();\n"
-BARRIER = "__syncthreads();  // this tile is here"
+KEYS_HERE = "wait_for_all();  // these keys are here"
+QUERIES_HERE = "wait_for_all();  // these queries are here"
+ONLY_WAIT, ONLY_MEET = "wait_copies();  //", "__syncthreads();  //"
 ONLY_STRIPS = "if (strip > start || strip + STRIP <= first_key(p, batch, start)) continue;"
 LATER_STRIPS = "if (strip + STRIP <= first_key(p, batch, start)) continue;"
 
 FAULTS = {
-    "keys that nobody waits for": Fault("forward.h", WAIT),
-    "queries that nobody waits for": Fault("backward.h", WAIT),
-    "a buffer of keys overwritten while in use": Fault("forward.h", BARRIER, "//"),
-    "a buffer of queries overwritten while in use": Fault("backward.h", BARRIER, "//"),
+    "keys that nobody waits for": Fault("stream.h", KEYS_HERE, ONLY_MEET),
+    "queries that nobody waits for": Fault("stream.h", QUERIES_HERE, ONLY_MEET),
+    "a buffer of keys overwritten while in use": Fault("stream.h", KEYS_HERE, ONLY_WAIT),
+    "a buffer of queries overwritten while in use": Fault("stream.h", QUERIES_HERE, ONLY_WAIT),
     "own rows overwritten before they are held": Fault(
         "forward.h", "__syncthreads();  // where values come next"
     ),
     "score gradients read before they are written": Fault(
         "backward.h", "__syncthreads();  // this tile's dS is here"
     ),
-    "a stale buffer": Fault("backward.h", "    turn ^= TILE;\n"),
+    "a stale buffer": Fault("stream.h", "    turn ^= TILE;\n"),
     "stale score gradients": Fault("backward.h", "share_scores<T>(scores, nullptr, strip % TILE)"),
     "swapped fragments": Fault(
         "tile.h", "a[m], b.word[0], b.word[1]", "a[m], b.word[1], b.word[0]"
@@ -71,18 +72,18 @@ FAULTS = {
     "another document's keys": Fault("mask.h", "return p.first ?", "return 0 ?"),
     "another document's queries": Fault("mask.h", "return p.end ?", "return 0 ?"),
     "another group's keys": Fault(
-        "forward.h", "head / (p.heads / p.key_heads)", "head % p.key_heads"
+        "stream.h", "blockIdx.x / (p.heads / p.key_heads)", "blockIdx.x % p.key_heads"
     ),
     "a head of the group forgotten": Fault(
-        "backward.h", "head < first_head + group;", "head <= first_head;"
+        "stream.h", "head < first_head + group;", "head <= first_head;"
     ),
-    "a lost tail": Fault("forward.h", "p.length) - 1;", "p.length) - 2;"),
-    "a row beyond the end": Fault("tile.h", "more < length);", "more <= length);"),
+    "a lost tail": Fault("stream.h", "p.length) - 1;", "p.length) - 2;"),
+    "a row beyond the end": Fault("stream.h", "more < length);", "more <= length);"),
     "a wrong log-sum-exp": Fault("forward.h", "+ logf(sum[half])", "+ sum[half]"),
     "sums that do not follow the reference": Fault("softmax.h", "sum[m][half] *= shrink;"),
     "no reference for a row that saw nothing": Fault("softmax.h", "reference == HIDDEN ? 0 :"),
     "lanes that part": Fault("softmax.h", "= row_max(now);", "= lane() < 9 ? row_max(now) : now;"),
-    "a hidden strip computed": Fault("forward.h", ONLY_STRIPS, LATER_STRIPS),
+    "a hidden strip computed": Fault("stream.h", ONLY_STRIPS, LATER_STRIPS),
     "rows that meet in a bank": Fault("tile.h", "(chunk ^ (row & 7))", "chunk"),
 }
 
