@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
@@ -31,19 +32,20 @@ NAMES = ("out", "the gradient of q", "the gradient of k", "the gradient of v")
 def fault(device: torch.device, dtype: torch.dtype) -> str | None:
     """Say what is wrong with the kernel's results on `device`; None if nothing is.
 
-    Takes some milliseconds, draws from no generator but its own, and may be called under
-    autocast, no_grad and inference_mode.
+    Takes some milliseconds and draws from no generator but its own. It may be called within
+    whatever PyTorch keeps for a thread: autocast, no_grad, a default device, a checkpoint that
+    counts what is saved, a mode that counts FLOPs. So it runs on a thread of its own.
     """
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-    ):
-        try:
-            found = (_fault(device, dtype, size) for size in HEAD_SIZES)
-            return next(filter(None, found), None)
-        except LlamaError as error:
-            return str(error)
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(_first_fault, device, dtype).result()
+
+
+def _first_fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    try:
+        found = (_fault(device, dtype, size) for size in HEAD_SIZES)
+        return next(filter(None, found), None)
+    except LlamaError as error:
+        return str(error)
 
 
 def _fault(device: torch.device, dtype: torch.dtype, size: int) -> str | None:

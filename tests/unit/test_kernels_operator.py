@@ -235,6 +235,24 @@ def test_activation_checkpoints_recompute_it_unless_told_to_save_it(
 
 
 @CHECKPOINTS
+def test_the_first_call_of_all_may_be_within_a_checkpoint(monkeypatch, options, forwards) -> None:
+    monkeypatch.delenv("LLAMA_TRAIN_ATTENTION", raising=False)
+
+    def attend(*tensors: Tensor) -> Tensor:
+        return checkpoint(attention.causal_attention, *tensors, use_reentrant=False, **options)
+
+    assert same_bits(results(attend, *given()), results(extension.causal_attention, *given()))
+
+
+def test_the_trial_is_not_counted_and_needs_no_default_device(monkeypatch) -> None:
+    monkeypatch.delenv("LLAMA_TRAIN_ATTENTION", raising=False)
+    q, k, v, _ = given()
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        attention.causal_attention(q, k, v)
+    assert counter.get_total_flops() == extension.forward_flops(q.shape)
+
+
+@CHECKPOINTS
 def test_recomputed_or_saved_the_gradients_are_the_same_bits(launches, options, forwards) -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         turned = (x.flip(2) for x in (q, k, v))  # something to recompute
