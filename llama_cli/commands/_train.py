@@ -6,8 +6,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
 from llama_cli.commands._model import pick_device
 from llama_cli.commands._train_data import default_data, keep_stream, open_data
 from llama_cli.commands._train_options import Options
@@ -17,7 +15,8 @@ from llama_cli.model.weights import find_checkpoint
 from llama_cli.parallel.mesh import ONE, Mesh, joined
 from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
-from llama_cli.training.data import Data, first_rows
+from llama_cli.training.batch import Batch
+from llama_cli.training.data import Data, apart, first_rows
 from llama_cli.training.lock import locked
 from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
@@ -105,9 +104,10 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
             warmup=default_warmup(steps) if options.warmup is None else options.warmup,
             seed=options.seed,
             dtype=options.dtype or native_dtype(device),
+            cross_document=options.cross_document,
         ),
         data,
-        validation=_validation(options.validation, data),
+        validation=_validation(options, data),
         tokenizer=_tokenizer(tokenizer, data, progress),
         way=Way(
             device=device,
@@ -132,10 +132,18 @@ def _steps(options: Options, data: Data, batch: int) -> int:
     return max(1, tokens // (batch * data.length))
 
 
-def _validation(where: str | None, data: Data) -> torch.Tensor | None:
-    if where is None:
+def _validation(options: Options, data: Data) -> Batch | None:
+    if options.validation is None:
         return None
-    return first_rows(where, VALIDATION_SEQUENCES, length=data.length, vocab_size=data.vocab_size)
+    batch = Batch(
+        first_rows(
+            options.validation,
+            VALIDATION_SEQUENCES,
+            length=data.length,
+            vocab_size=data.vocab_size,
+        )
+    )
+    return batch if options.cross_document else apart(batch)
 
 
 def _tokenizer(given: Tokenizer | None, data: Data, progress: Progress) -> bytes | None:

@@ -19,6 +19,7 @@ from llama_cli.training.data import Data, Sequences, Stream
 from llama_cli.training.keep import Stream as Kept
 from llama_cli.training.keep import keeping
 from llama_cli.training.run import SETTINGS
+from llama_cli.training.spike import Skipped
 
 PIPELINE = "llama fetch github . | llama filter | llama tokenize | llama mix -o mixed"
 KEPT = "LLAMA_TRAIN_DATA_KEPT"  # set for ranks whose launcher keeps the stream
@@ -63,12 +64,12 @@ def is_stream(where: str) -> bool:
 
 
 def _used(run: Path) -> int:
-    """Count the sequences that the newest checkpoint of a run has seen."""
+    """Count the sequences up to which the newest checkpoint of a run has seen them."""
     checkpoint = newest(run)
     if checkpoint is None:
         return 0
     batch: int = json.loads((run / SETTINGS).read_text(encoding="utf-8"))["batch"]
-    return step_of(checkpoint) * batch
+    return Skipped.load(run).batch(step_of(checkpoint)) * batch
 
 
 def open_data(run: Path, where: str, mesh: Mesh, progress: Progress) -> Data:

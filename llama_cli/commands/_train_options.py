@@ -41,6 +41,7 @@ class Options:
     dry_run: bool
     quiet: bool
     verbose: bool
+    cross_document: bool = True
 
 
 def dry_run(options: Options) -> str:

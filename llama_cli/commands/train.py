@@ -119,6 +119,13 @@ COUNT = click.IntRange(1)
     help="Fuse the model by torch.compile; it takes a minute to start.  [default: on a GPU]",
 )
 @click.option(
+    "--cross-document/--no-cross-document",
+    default=True,
+    show_default=True,
+    help="Let documents packed in one sequence see those before them, as in the paper, or keep "
+    "them apart.",
+)
+@click.option(
     "--validation",
     metavar="PATH",
     help="Sequences whose loss is measured, given as --data is; the first 64 are used.",

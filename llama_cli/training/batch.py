@@ -5,7 +5,7 @@ Legend: B sequences, L positions with a next token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,12 +44,19 @@ class Batch:
         return Batch(self.tokens, counts, self.bounds)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Move it."""
+        """Move it; from pinned memory, the copy runs beside what the GPU does."""
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:  # pragma: no cover (gpu)
+        """Put it where a GPU copies from by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         counts, bounds = self.counts, self.bounds
         return Batch(
-            self.tokens.to(device),
-            None if counts is None else counts.to(device),
-            None if bounds is None else bounds.to(device),
+            change(self.tokens),
+            None if counts is None else change(counts),
+            None if bounds is None else change(bounds),
         )
 
     def split(self, size: int) -> Iterator[Batch]:

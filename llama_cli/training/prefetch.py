@@ -7,7 +7,6 @@ same: it depends on its step alone.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -24,42 +23,30 @@ class Prefetch:
     """Batches by step, mostly the next one.
 
     >>> with Prefetch(read, first=1, last=9) as batches:  # doctest: +SKIP
-    ...     batch, seconds = batches.get(1)
+    ...     batch = batches.get(1)
     """
 
-    def __init__(
-        self,
-        read: Read,
-        *,
-        first: int,
-        last: int,
-        ahead: int = AHEAD,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, read: Read, *, first: int, last: int, ahead: int = AHEAD) -> None:
         """Begin to read.
 
         Args:
             read: gives the batch of a step; called from the thread.
             first, last: the steps, both included.
             ahead: batches that are held before they are asked for.
-            clock: in seconds.
         """
-        self._read, self._last, self._ahead, self._clock = read, last, ahead, clock
-        self._begin(first)
+        self._read, self._ahead = read, ahead
+        self._begin(first, last)
 
-    def _begin(self, first: int) -> None:
-        self._next = first
+    def _begin(self, first: int, last: int) -> None:
+        self._next, self._last = first, last
         self._queue: Queue[Batch | BaseException] = Queue(self._ahead)
         self._done = Event()
-        steps = range(first, self._last + 1)
-        arguments = (self._read, steps, self._queue, self._done)
+        arguments = (self._read, range(first, last + 1), self._queue, self._done)
         self._thread = Thread(target=_fill, args=arguments, name="prefetch", daemon=True)
         self._thread.start()
 
-    def get(
-        self, step: int, give_up: Callable[[], bool] = lambda: False
-    ) -> tuple[Batch | None, float]:
-        """Give the batch of `step`, and the seconds that it was waited for.
+    def get(self, step: int, give_up: Callable[[], bool] = lambda: False) -> Batch | None:
+        """Give the batch of `step`.
 
         Args:
             step: the one after the last one asked for; any other begins anew.
@@ -68,15 +55,14 @@ class Prefetch:
         Raises:
             Exception: whatever reading that batch raised.
         """
-        if step != self._next:
+        if step != self._next or step > self._last:
             self.close()
-            self._begin(step)
-        start = self._clock()
+            self._begin(step, max(step, self._last))
         found = self._take(give_up)
         if isinstance(found, BaseException):
             raise found
         self._next += found is not None
-        return found, self._clock() - start
+        return found
 
     def _take(self, give_up: Callable[[], bool]) -> Batch | BaseException | None:
         while True:

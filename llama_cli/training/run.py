@@ -22,7 +22,6 @@ from signal import Signals
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.kernels.attention import Choice, choose
@@ -41,12 +40,13 @@ from llama_cli.training.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from llama_cli.training.data import Data
+from llama_cli.training.data import Data, Starved, apart
 from llama_cli.training.log import Line, RunLog
 from llama_cli.training.loop import Step, Trainer
 from llama_cli.training.memory import peak_memory
 from llama_cli.training.plot import PICTURE, Picture, save_curves
-from llama_cli.training.settings import Settings
+from llama_cli.training.prefetch import Prefetch
+from llama_cli.training.settings import OLDER, Settings
 from llama_cli.training.speed import peak_flops
 from llama_cli.training.spike import Choice as OnSpike
 from llama_cli.training.spike import Guard, Left, Skipped
@@ -83,7 +83,7 @@ class Job:
     config: ModelConfig
     settings: Settings
     data: Data
-    validation: Tensor | None = None  # sequences (B, L + 1)
+    validation: Batch | None = None
     tokenizer: bytes | None = None
     way: Way = Way()
     mesh: Mesh = ONE
@@ -191,6 +191,8 @@ class _Loop:
             self.about = _about(job, trainer, listener)
             self.log = RunLog(job.run, about=self.about, step=done)
         self.picture = Picture(job.run, _title(job), listener.clock)
+        batch = guard.skipped.batch
+        self.batches = Prefetch(self._read, first=batch(done + 1), last=batch(job.settings.steps))
         self.clock = listener.clock()
 
     def to_the_end(self, stop: Stop) -> None:
@@ -221,6 +223,7 @@ class _Loop:
             save_curves(job.run, _title(job))
 
     def _close(self) -> None:
+        self.batches.close()
         self.picture.close()
         if self.log:
             self.log.close()
@@ -230,8 +233,10 @@ class _Loop:
         number, clock = self.done + 1, self.listener.clock
         batch = self.guard.skipped.batch(number)
         start = clock()
-        tokens = self._batch(batch)
+        tokens = self._batch(batch, stop)
         waited = clock() - start
+        if tokens is None:
+            return stop.signal
         flags = [stop.signal is one for one in ENDS]
         step = self.trainer.step(number, tokens, flags=flags, accept=self.guard.accept)
         if self._is_fit(step, batch):
@@ -242,10 +247,26 @@ class _Loop:
             return stop.signal
         return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
 
-    def _batch(self, number: int) -> Batch:
-        """Give this rank's rows of a step's batch."""
-        size = self.job.settings.batch
-        return self.job.data.batch(number, size, self.job.mesh.rows(size))
+    def _batch(self, number: int, stop: Stop) -> Batch | None:
+        """Give this rank's rows of a batch; None if the run is to stop before they come.
+
+        A process alone need not wait for a stream that rests; ranks stop together, at a step.
+        """
+        try:
+            return self.batches.get(number, lambda: bool(stop) and self.job.mesh.size == 1)
+        except Starved:  # every rank is here: nothing is lost
+            if stop:
+                return None
+            self._save()
+            raise
+
+    def _read(self, number: int) -> Batch:
+        """Read them; called ahead of the step, in another thread."""
+        job, size = self.job, self.job.settings.batch
+        batch = job.data.batch(number, size, job.mesh.rows(size))
+        if not job.settings.cross_document and batch.bounds is None:
+            batch = apart(batch)
+        return batch.pinned() if job.way.device == "cuda" else batch
 
     def _is_fit(self, step: Step, batch: int) -> bool:
         """Say whether a step counts; one that is a spike may not, or may end the run."""
@@ -454,7 +475,7 @@ def _held(path: Path) -> Mapping[str, Any]:
         held = None
     if not isinstance(held, dict):
         raise LlamaError(f"{path}: damaged", hint="llama train --run ANOTHER")
-    return held
+    return {**OLDER, **held}
 
 
 def _difference(name: str, held: object, wanted: object) -> str:

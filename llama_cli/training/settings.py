@@ -14,7 +14,10 @@ DType = Literal["fp32", "bf16"]
 PAPER_WARMUP = 2000  # steps; section 2.3
 WARMUP_FROM = 0.1  # of the peak, where the warm-up begins; ours, as the paper does not say
 SHORT_WARMUP = 4  # of a shorter run, the warm-up takes one step in 4; ours, by measurement
-OLDER: Mapping[str, Any] = {"warmup_from": 0.0}  # in runs begun before there was a choice
+OLDER: Mapping[str, Any] = {  # in runs begun before there was a choice
+    "warmup_from": 0.0,
+    "cross_document": True,
+}
 PAPER_BATCH = 2048 * 2048  # tokens; "4M" in Table 2
 
 
@@ -49,6 +52,7 @@ class Settings:
     seed: int = 0
     dtype: DType = "fp32"  # of the arithmetic; weights and optimizer are always fp32
     warmup_from: float = 0.0  # of lr; the command's is WARMUP_FROM
+    cross_document: bool = True  # whether documents packed in one sequence see each other
 
     def to_json(self) -> dict[str, Any]:
         """Name the fields."""

@@ -116,7 +116,18 @@ def test_validation_is_read_at_the_length_of_training(tmp_path: Path) -> None:
     held = write_sequences(tmp_path / "held", 99)
     job = made(tmp_path, validation=str(held))
     assert job.validation is not None
-    assert job.validation.shape == (64, LENGTH + 1)
+    assert job.validation.tokens.shape == (64, LENGTH + 1)
+
+
+def test_documents_of_training_and_validation_are_kept_apart_together(tmp_path: Path) -> None:
+    job = made(tmp_path, cross_document=False, validation=str(tmp_path / "data"))
+    assert job.settings.cross_document is False
+    assert job.validation is not None
+    assert job.validation.bounds is not None
+    mixed = made(tmp_path, validation=str(tmp_path / "data"))
+    assert mixed.settings.cross_document
+    assert mixed.validation is not None
+    assert mixed.validation.bounds is None
 
 
 def test_the_embedded_tokenizer_goes_with_data_made_with_it(tmp_path: Path) -> None:

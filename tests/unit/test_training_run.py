@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.weights import find_checkpoint
+from llama_cli.training.batch import Batch
 from llama_cli.training.checkpoint import newest, restore, save_checkpoint
-from llama_cli.training.data import Sequences
+from llama_cli.training.data import Sequences, Starved
 from llama_cli.training.lock import locked
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.plot import curves, draw
@@ -73,11 +75,14 @@ def test_a_step_is_logged_with_its_figures(tmp_path: Path) -> None:
     line = next(line for line in ear.lines if line["step"] == 2)
     assert line.keys() == {
         *("step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds"),
-        "tokens_per_second_per_gpu",
+        *("tokens_per_second_per_gpu", "memory", "watts", "data_wait"),
     }
     assert line["tokens"] == 2 * 4 * 8
-    assert line["tokens_per_second"] == 32.0  # the clock says a second a step
+    assert line["tokens_per_second"] == 16.0  # by the clock, a second for data, one for the rest
     assert line["lr"] == 1e-2
+    assert line["data_wait"] == 1.0
+    assert line["memory"] > 50_000_000  # torch alone takes more
+    assert line["watts"] is None
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
@@ -139,11 +144,57 @@ def test_what_only_changes_the_speed_may_differ(tmp_path: Path) -> None:
     assert names(tmp_path / "run") == ["checkpoint-0000006"]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(LlamaError, match="the loss of step 3 is not a number") as caught:
+def test_a_step_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(LlamaError, match="step 2: the gradient's norm is not a number") as caught:
         train(job(tmp_path, settings=replace(SETTINGS, lr=1e30)), Ear().listener())
     assert caught.value.hint
     assert "--lr 5e+29" in caught.value.hint
+
+
+def test_documents_kept_apart_are_another_run(tmp_path: Path) -> None:
+    packed = write_sequences(tmp_path / "data")  # its numbers count through both marks
+    kept = replace(SETTINGS, cross_document=False)
+    one, other = job(tmp_path, "one"), job(tmp_path, "other", settings=kept)
+    train(one, Ear().listener())
+    train(other, Ear().listener())
+    assert not same(final(one.run), final(other.run))
+    with pytest.raises(LlamaError, match="run with cross_document True, not False"):
+        train(replace(one, settings=kept), Ear().listener())
+    assert packed.exists()
+
+
+class Resting(Sequences):
+    """Sequences of which some have not come yet, and may not."""
+
+    def __init__(self, directory: Path, *, come: int, comes: bool) -> None:
+        super().__init__(directory)
+        self.come, self.comes = come, comes
+
+    def batch(self, step: int, size: int, rows: range | None = None) -> Batch:
+        while step > self.come:
+            if not self.comes:
+                raise Starved(LlamaError("the stream has stopped", hint="the same command again"))
+            time.sleep(0.01)
+        return super().batch(step, size, rows)
+
+
+def test_a_stream_that_stops_costs_no_step(tmp_path: Path) -> None:
+    whole, cut = job(tmp_path, "whole"), job(tmp_path, "cut")
+    train(whole, Ear().listener())
+    with pytest.raises(Starved, match="the stream has stopped"):
+        train(replace(cut, data=Resting(tmp_path / "data", come=3, comes=False)), Ear().listener())
+    assert names(cut.run) == ["checkpoint-0000002", "checkpoint-0000003"]
+    assert train(cut, Ear().listener())
+    assert same(final(whole.run), final(cut.run))
+
+
+def test_a_signal_is_heard_while_a_stream_rests(tmp_path: Path) -> None:
+    wanted = job(tmp_path)
+    data = Resting(tmp_path / "data", come=3, comes=True)
+    with pytest.raises(Interrupted, match="stopped after step 3"):
+        train(replace(wanted, data=data), stop_after(3))
+    data.comes = False  # lets the thread that reads end
+    assert names(wanted.run)[-1] == "checkpoint-0000003"
 
 
 def test_a_run_without_validation_has_none_in_its_log(tmp_path: Path) -> None:

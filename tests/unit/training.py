@@ -11,6 +11,7 @@ from torch import Tensor
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.shards.write import ShardWriter
+from llama_cli.training.batch import Batch
 from llama_cli.training.data import Sequences
 from llama_cli.training.loop import Trainer
 from llama_cli.training.run import Job, Listener, Way
@@ -64,7 +65,7 @@ def job(tmp_path: Path, name: str = "run", **changes: Any) -> Job:
     options: dict[str, Any] = {
         "settings": SETTINGS,
         "way": Way(checkpoint_every=2, validation_every=3),
-        "validation": held.rows(range(2)),
+        "validation": Batch(held.rows(range(2))),
         **changes,
     }
     return Job(run, "tiny", CONFIG, data=held, **options)
