@@ -1,1 +1,12 @@
-"""The one operation worth a kernel of its own: causal attention, and how it is chosen."""
+"""The one operation worth a kernel of its own: causal attention, and how it is chosen.
+
+* gradient      forward and backward as plain functions, for a backward written by hand
+* attention     what a model calls: chooses a backend, by name or by what can run here
+* proof         the trial that our kernel must pass before it is chosen unasked
+* backends      attention by others: PyTorch, xformers, the definition
+* extension     ours, as a torch operator, made of
+                + check      what it takes         + documents   packed sequences
+                + sharding   DTensors              + library     the C calls to cuda_ext
+
+Nothing imports what stands above it.
+"""

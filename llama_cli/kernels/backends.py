@@ -1,9 +1,9 @@
-"""Four ways to compute one causal attention; `attention` chooses between them.
+"""Causal attention by others, beside ours in `extension`; `attention` chooses between them.
 
-`reference` is the definition that the others are tested against; `sdpa` is PyTorch's own
-fused one; `xformers` is the baseline of the paper's days, on a GPU, if it is installed; ours is
-in `extension`. Each takes grouped heads, where head h reads key head h // (H / G), and bounds
-(`documents`), where a position sees nothing before its document begins.
+`reference` is the definition that all are tested against; `sdpa` is PyTorch's own fused one;
+`xformers` is what the paper used (section 2.4), on a GPU, if it is installed. Each takes
+grouped heads, where head h reads key head h // (H / G), and bounds (`documents`), where a
+position sees nothing before its document begins.
 Legend: B batch, H heads, G key heads, L queries, T keys (L, and those before them), D head width.
 """
 
@@ -14,16 +14,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-
-
-def hidden_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Mark the scores to hide: the L queries are the last of the T positions.
-
-    >>> hidden_mask(2, 3, torch.device("cpu")).int().tolist()
-    [[0, 0, 1], [0, 0, 0]]
-    """
-    whole = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return whole.triu(keys - queries + 1)
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> Tensor:
@@ -79,12 +69,19 @@ def _lengths(bounds: Tensor) -> list[int]:
 
 
 def hidden(q: Tensor, k: Tensor, bounds: Tensor | None) -> Tensor:
-    """Mark the scores to hide, (L, T), or with bounds (B, 1, L, L)."""
-    later = hidden_mask(q.shape[-2], k.shape[-2], q.device)
+    """Mark the scores to hide, (L, T), or with bounds (B, 1, L, L).
+
+    The L queries are the last of the T positions.
+
+    >>> hidden(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 3, 8), None).int().tolist()
+    [[0, 0, 1], [0, 0, 0]]
+    """
+    queries, keys = q.shape[-2], k.shape[-2]
+    whole = torch.ones(queries, keys, dtype=torch.bool, device=q.device)
+    later = whole.triu(keys - queries + 1)
     if bounds is None:
         return later
-    keys = torch.arange(k.shape[-2], device=q.device)
-    return later | (keys < bounds[0, :, None, :, None])
+    return later | (torch.arange(keys, device=q.device) < bounds[0, :, None, :, None])
 
 
 def _widen(x: Tensor, q: Tensor) -> Tensor:

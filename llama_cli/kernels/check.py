@@ -2,7 +2,6 @@
 
 The library itself checks nothing: a wrong pointer there is a wrong result or a crash.
 Nothing here reads a tensor's values on a GPU, which would wait for it.
-Legend: B batch, H heads, G key heads, L length, D head width.
 """
 
 from __future__ import annotations

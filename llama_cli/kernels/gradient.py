@@ -1,8 +1,8 @@
-"""Causal attention and its gradient as two plain functions, for who differentiates by hand.
+"""Causal attention and its gradient as two plain functions, for whoever differentiates by hand.
 
 `attention.causal_attention` is for autograd, which keeps for itself what the backward needs. Here
 the caller keeps it: q, k, v, the output, and one float a row (lse) where a backend gives one. A
-backend whose backward is not to be had by itself runs its forward again, under autograd.
+backend without a backward to call by itself runs its forward again, under autograd.
 Legend: B batch, H heads, G key heads, L length, D head width.
 """
 

@@ -2,7 +2,6 @@
 
 The library is plain C, so that one file serves every Python and torch: pointers, sizes and a
 stream go in (cuda_ext/problem.h), an error code comes out. Nothing here knows what it computes.
-Legend: B batch, H heads, G key heads, L length, D head width.
 """
 
 from __future__ import annotations
@@ -196,12 +195,13 @@ def failure(code: int, message: str) -> LlamaError:
     """
     if code == DRIVER_TOO_OLD:
         return NotReadyError(
-            "the NVIDIA driver is older than the CUDA that built the attention kernel (error 35)",
+            "the NVIDIA driver is older than the CUDA that built the attention kernel "
+            f"(error {code})",
             hint=INSTEAD,
         )
     if code == NO_CODE_FOR_GPU:
         return NotReadyError(
-            "the attention kernel needs a GPU of compute capability 8.0 or newer (error 209)",
+            f"the attention kernel needs a GPU of compute capability 8.0 or newer (error {code})",
             hint=INSTEAD,
         )
     return LlamaError(f"the attention kernel failed: {message} (error {code})", hint=INSTEAD)
