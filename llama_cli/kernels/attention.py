@@ -155,8 +155,8 @@ def causal_attention(
         q: (B, H, L, D); its L positions are the last of the T that k and v hold.
         k, v: (B, G, T, D), of q's dtype and device; T >= L, and G divides H: head h reads key
             head h // (H / G).
-        bounds: (2, B, L) of `extension.document_bounds`, where L = T: documents that do not
-            see each other. Memory is then linear in length with `cuda` and `xformers` only.
+        bounds: (2, B, L) of `documents`, where L = T: documents that do not see each other.
+            Memory is then linear in length with `cuda` and `xformers` only.
         deterministic: whether the gradients of `cuda` are the same bits in every run; what the
             others do is PyTorch's matter.
         asked: a backend by name; None lets `choose` choose.

@@ -17,32 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from llama_cli.kernels import sharding
 from llama_cli.kernels.check import check, check_results, movable
-from llama_cli.kernels.documents import document_bounds
-from llama_cli.kernels.library import (
-    HEAD_SIZES,
-    Library,
-    Problem,
-    available,
-    failure,
-    libraries,
-    load,
-    run,
-)
-
-__all__ = [
-    "HEAD_SIZES",
-    "Library",
-    "Problem",
-    "available",
-    "backward",
-    "causal_attention",
-    "document_bounds",
-    "failure",
-    "forward",
-    "libraries",
-    "load",
-    "run",
-]
+from llama_cli.kernels.library import run
 
 
 def causal_attention(
@@ -59,7 +34,7 @@ def causal_attention(
         q: (B, H, L, D), bf16 or fp16 on a GPU; D is 64 or 128, the last axis contiguous, other
             strides multiples of 8 elements.
         k, v: (B, G, L, D), otherwise as q. G divides H, and head h reads key head h // (H / G).
-        bounds: (2, B, L) int32 of `document_bounds`: documents that do not see each other;
+        bounds: (2, B, L) int32 of `documents`: documents that do not see each other;
             None where a row is one document.
         deterministic: whether gradients are the same bits in every run. Without, the gradient
             of q is summed in whatever order the GPU comes to it: 5 products instead of 7 in

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llama_cli.kernels import extension
+from llama_cli.kernels.library import available, libraries
 from tests.kernels import compile_emulated
 
 
@@ -27,10 +27,10 @@ def device(
     if asked == "cpu":
         with pytest.MonkeyPatch.context() as patch:
             emulated = compile_emulated(tmp_path_factory.mktemp("kernels"))
-            patch.setitem(extension.libraries, "cpu", emulated)
+            patch.setitem(libraries, "cpu", emulated)
             yield "cpu"
         return
-    why_not = extension.available("cuda")
+    why_not = available("cuda")
     if why_not and asked:
         pytest.exit(f"the cuda kernel {why_not}", 1)
     if why_not:

@@ -14,11 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from llama_cli.kernels import extension, library
+from llama_cli.kernels.documents import document_bounds
 from tests.gpu import variants
 from tests.gpu.problems import (
     STARTS,
     check_errors,
-    compare,
     first_of,
     fresh,
     longest,
@@ -26,12 +26,12 @@ from tests.gpu.problems import (
     solutions,
     solve_by_chunks,
 )
-from tests.kernels import masked_scores, results, same_bits
+from tests.kernels import compare, masked_scores, results, same_bits
 
 pytestmark = pytest.mark.gpu
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-SIZES = pytest.mark.parametrize("size", extension.HEAD_SIZES)
+SIZES = pytest.mark.parametrize("size", library.HEAD_SIZES)
 FORMS = pytest.mark.parametrize("deterministic", [True, False], ids=["deterministic", "atomics"])
 
 # on a tile's edge, beside it, and between
@@ -39,7 +39,7 @@ LENGTHS = (1, 2, 17, 63, 64, 65, 100, 127, 128, 129, 192, 255, 257, 1_000, 1_024
 
 
 def bounds_of(offsets: list[int], device: str, batch: int, length: int) -> Tensor:
-    return extension.document_bounds(torch.tensor(offsets, device=device), batch, length)
+    return document_bounds(torch.tensor(offsets, device=device), batch, length)
 
 
 @FORMS

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from llama_cli.errors import LlamaError
-from llama_cli.kernels import extension
+from llama_cli.kernels import library
 from tests.gpu import attentions, clock, kernel_times, machine, table
 from tests.gpu.attentions import Attend
 from tests.gpu.table import PARTS, Shape, Timing
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--save", action="append", default=[], type=Path, metavar="PATH")
     parser.add_argument("--wrong", default="", metavar="WHY", help="why the times mean nothing")
     options = parser.parse_args()
-    reason = extension.available("cuda")
+    reason = library.available("cuda")
     if reason:
         raise SystemExit(f"nothing to time: the cuda kernel {reason}")
     lines: list[str] = []

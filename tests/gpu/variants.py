@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext import LIBRARY
-from llama_cli.kernels import extension
-from llama_cli.kernels.library import Matrix
+from llama_cli.kernels.library import Library, Matrix, Problem, failure, load
 
 BATCH, HEADS, KEY_HEADS = 2, 4, 2
 QUERY_SIDE = ("q", "out", "grad_out", "grad_q")
@@ -56,11 +55,11 @@ class Variant:
         heads = HEADS if name in QUERY_SIDE else KEY_HEADS
         return BATCH, heads, self.length, self.size
 
-    def problem(self, memory: Memory) -> extension.Problem:
+    def problem(self, memory: Memory) -> Problem:
         """Lay everything out in `memory`, each tensor contiguous."""
         matrices = {name: self.matrix(name, memory) for name in QUERY_SIDE + KEY_SIDE}
         rows = (BATCH, HEADS, self.length)
-        return extension.Problem(
+        return Problem(
             **matrices,
             **{name: memory.room(name, rows, torch.float32) for name in ("lse", "delta")},
             **self.optional(memory),
@@ -103,7 +102,7 @@ VARIANTS = tuple(  # lengths of one row, of a tile and a bit, and of several
 )
 
 
-def run(variant: Variant, library: extension.Library, memory: Memory, stream: int = 0) -> None:
+def run(variant: Variant, library: Library, memory: Memory, stream: int = 0) -> None:
     """Run forward and backward.
 
     Raises:
@@ -113,7 +112,7 @@ def run(variant: Variant, library: extension.Library, memory: Memory, stream: in
     for direction in ("forward", "backward"):
         code = getattr(library, f"llama_attention_{direction}")(problem, stream)
         if code:
-            raise extension.failure(code, library.llama_attention_error(code).decode())
+            raise failure(code, library.llama_attention_error(code).decode())
 
 
 class DriverMemory:
@@ -157,7 +156,7 @@ class DriverMemory:
 
 def main() -> None:
     """Run them all, and say so at the end."""
-    library, memory = extension.load(LIBRARY), DriverMemory()
+    library, memory = load(LIBRARY), DriverMemory()
     for variant in VARIANTS:
         run(variant, library, memory)
         memory.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuda_ext import LIBRARY, build
-from llama_cli.kernels import extension
+from llama_cli.kernels.library import Library, libraries
 from tests.kernels import compile_emulated, schedule
 
 
@@ -26,16 +26,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
-def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> extension.Library:
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """Compile the kernels for a CPU, lane by lane."""
     return compile_emulated(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture
-def emulated(
-    emulated_library: extension.Library, monkeypatch: pytest.MonkeyPatch
-) -> extension.Library:
+def emulated(emulated_library: Library, monkeypatch: pytest.MonkeyPatch) -> Library:
     """Let tensors on a CPU run the emulated kernels, and count from zero."""
-    monkeypatch.setitem(extension.libraries, "cpu", emulated_library)
+    monkeypatch.setitem(libraries, "cpu", emulated_library)
     schedule(emulated_library)
     return emulated_library

@@ -158,7 +158,7 @@ def test_a_machine_without_anything_still_has_a_name(monkeypatch) -> None:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pretend that there is a GPU and that this is docs/benchmarks.md."""
     monkeypatch.setattr(time_attention, "PAGE", tmp_path / "benchmarks.md")
-    monkeypatch.setattr(time_attention.extension, "available", lambda _: None)
+    monkeypatch.setattr(time_attention.library, "available", lambda _: None)
     monkeypatch.setattr(time_attention.kernel_times, "table", lambda _: iter(["| kernels |"]))
     monkeypatch.setattr(time_attention, "memory", lambda *_: {"ours": 1})
     peaks = {Shape(1, 1, 4, 64): 700.0}
@@ -199,6 +199,6 @@ def test_what_was_measured_before_a_failure_is_kept_and_not_published(page, monk
 
 
 def test_without_a_gpu_nothing_is_timed(page, monkeypatch) -> None:
-    monkeypatch.setattr(time_attention.extension, "available", lambda _: "is not built")
+    monkeypatch.setattr(time_attention.library, "available", lambda _: "is not built")
     with pytest.raises(SystemExit, match="nothing to time: the cuda kernel is not built"):
         timed(monkeypatch=monkeypatch)

@@ -5,7 +5,6 @@ One clear sentence each, and no crash: C checks nothing.
 
 from __future__ import annotations
 
-import ctypes
 import ctypes.util
 import re
 import shutil
@@ -19,7 +18,7 @@ from cuda_ext import build
 from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.kernels import attention, check, extension, library
 from llama_cli.kernels.attention import choose
-from llama_cli.kernels.extension import document_bounds
+from llama_cli.kernels.documents import document_bounds
 
 Q = torch.zeros(1, 4, 3, 64, dtype=torch.bfloat16)
 
@@ -159,7 +158,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_library_that_was_never_built_is_said_with_its_cure(gpu: Path) -> None:
     gpu.unlink()
-    assert extension.available("cuda") == "is not built"
+    assert library.available("cuda") == "is not built"
     with pytest.raises(NotReadyError, match="'cuda' is not built") as caught:
         choose("cuda", torch.bfloat16, 128, "cuda")
     assert caught.value.hint == "python -m cuda_ext.build"
@@ -168,25 +167,25 @@ def test_a_library_that_was_never_built_is_said_with_its_cure(gpu: Path) -> None
 
 def test_a_machine_without_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "finds no NVIDIA GPU" in str(extension.available("cuda"))
+    assert "finds no NVIDIA GPU" in str(library.available("cuda"))
 
 
 def test_too_old_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert "8.0 or newer, not 7.5" in str(extension.available("cuda"))
+    assert "8.0 or newer, not 7.5" in str(library.available("cuda"))
     with pytest.raises(NotReadyError, match=r"8.0 or newer, not 7.5") as caught:
         choose("cuda", torch.bfloat16, 128, "cuda")
     assert caught.value.hint == "llama train --attention sdpa"
 
 
 def test_too_old_a_gpu_is_said_by_a_launch_as_well() -> None:
-    found = extension.failure(209, "no kernel image is available for execution on the device")
+    found = library.failure(209, "no kernel image is available for execution on the device")
     assert isinstance(found, NotReadyError)
     assert "needs a GPU of compute capability 8.0 or newer (error 209)" in str(found)
 
 
 def test_a_driver_older_than_the_library_is_an_error_with_its_cure() -> None:
-    found = extension.failure(35, "CUDA driver version is insufficient for CUDA runtime version")
+    found = library.failure(35, "CUDA driver version is insufficient for CUDA runtime version")
     assert isinstance(found, NotReadyError)
     assert "driver is older than the CUDA that built" in str(found)
     assert found.hint == "llama train --attention sdpa"
@@ -200,12 +199,12 @@ def test_a_launch_that_fails_otherwise_is_said_in_cudas_words(emulated, monkeypa
 
 
 def test_a_broken_library_is_said_with_its_path(gpu: Path) -> None:
-    assert f"cannot be used: {gpu}" in str(extension.available("cuda"))
+    assert f"cannot be used: {gpu}" in str(library.available("cuda"))
 
 
 def test_a_library_of_other_sources_is_said_with_its_cure(gpu: Path, monkeypatch) -> None:
     monkeypatch.setattr(library, "load", lambda _: None)
-    assert "built from other sources than are here" in str(extension.available("cuda"))
+    assert "built from other sources than are here" in str(library.available("cuda"))
     with pytest.raises(NotReadyError) as caught:
         library.opened(torch.device("cuda"))
     assert caught.value.hint == "python -m cuda_ext.build"
@@ -214,32 +213,27 @@ def test_a_library_of_other_sources_is_said_with_its_cure(gpu: Path, monkeypatch
 def test_a_library_of_something_else_is_said(gpu: Path) -> None:
     other = ctypes.util.find_library("m")
     with pytest.raises(NotReadyError, match="llama_attention_version") as caught:
-        extension.load(Path(str(other)))
+        library.load(Path(str(other)))
     assert caught.value.hint == "LLAMA_BUILD_CUDA=1 python -m cuda_ext.build"
 
 
 def test_a_library_of_another_version_is_said(gpu, emulated_library, monkeypatch) -> None:
     shutil.copy(emulated_library._name, gpu)
     monkeypatch.setattr(library, "VERSION", library.VERSION + 1)
-    assert "of version 2, not 3" in str(extension.available("cuda"))
+    assert "of version 2, not 3" in str(library.available("cuda"))
     assert "of version 2, not 3" in library.state()
 
 
 def test_an_sm_80_gpu_and_a_good_library_are_enough(gpu, emulated_library, monkeypatch) -> None:
     shutil.copy(emulated_library._name, gpu)
     monkeypatch.setattr(build, "fresh", lambda _: True)
-    assert extension.available("cuda") is None
+    assert library.available("cuda") is None
     assert library.opened(torch.device("cuda")) is library.opened(torch.device("cuda"))
     assert choose("cuda", torch.bfloat16, 128, "cuda").device == "cuda:0"
 
 
 def test_a_device_other_than_a_gpu_is_not_for_the_kernel() -> None:
-    assert extension.available("cpu") == "runs on an NVIDIA GPU, not on a cpu"
-
-
-def test_python_and_c_agree_on_the_size_of_a_problem() -> None:
-    pointers, sizes = 8 * (8 + 3 * 8) + 5 * 8, 6 * 4 + 4
-    assert ctypes.sizeof(extension.Problem) == pointers + sizes + 4  # to a multiple of 8
+    assert library.available("cpu") == "runs on an NVIDIA GPU, not on a cpu"
 
 
 @pytest.mark.parametrize("name", ["cuda", "sdpa"])

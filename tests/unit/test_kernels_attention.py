@@ -18,6 +18,7 @@ from llama_cli.errors import NotReadyError, UsageError
 from llama_cli.kernels import attention, extension, library, proof
 from llama_cli.kernels.attention import BACKENDS, backend, causal_attention, choose
 from llama_cli.kernels.backends import reference, sdpa, xformers
+from llama_cli.kernels.documents import document_bounds
 
 CPU = torch.device("cpu")
 
@@ -91,7 +92,7 @@ def test_heads_of_a_group_read_one_key_head(with_xformers, attend: Callable, key
 @pytest.mark.parametrize("key_heads", [2, 4])
 def test_packed_documents_are_as_if_each_were_alone(with_xformers, attend, key_heads) -> None:
     q, k, v = qkv(7, 7, key_heads=key_heads)
-    bounds = extension.document_bounds(torch.tensor([0, 3, 9, 14]), 2, 7)  # cut at the row's end
+    bounds = document_bounds(torch.tensor([0, 3, 9, 14]), 2, 7)  # cut at the row's end
     out = attend(q, k, v, bounds)
     for row, begin, end in [(0, 0, 3), (0, 3, 7), (1, 0, 2), (1, 2, 7)]:
         alone = reference(*(x[row : row + 1, :, begin:end] for x in (q, k, v)))
@@ -106,7 +107,7 @@ def test_xformers_without_bounds_is_the_definition(with_xformers) -> None:
 @pytest.mark.parametrize("name", ["sdpa", "reference"])
 def test_the_backends_take_bounds_and_groups_by_name(name: str) -> None:
     q, k, v = qkv(7, 7, key_heads=2)
-    bounds = extension.document_bounds(torch.tensor([0, 3, 14]), 2, 7)
+    bounds = document_bounds(torch.tensor([0, 3, 14]), 2, 7)
     found = causal_attention(q, k, v, bounds=bounds, asked=name)
     assert (found - reference(q, k, v, bounds)).abs().max() < 1e-5
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from llama_cli.kernels import extension
+from llama_cli.kernels import extension, library
+from llama_cli.kernels.documents import document_bounds
 from tests.kernels import (
     check_errors,
     counts,
@@ -24,7 +25,7 @@ from tests.kernels import (
 )
 
 BOTH = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-SIZES = pytest.mark.parametrize("size", extension.HEAD_SIZES)
+SIZES = pytest.mark.parametrize("size", library.HEAD_SIZES)
 BACKWARDS = pytest.mark.parametrize("deterministic", [True, False], ids=["ordered", "atomics"])
 
 BATCH = 2  # of `inputs`
@@ -37,7 +38,7 @@ PACKED = [[1, 1, 30, 31, 1, 64, 72], [63, 2, 127, 8]]
 
 def bounds_of(rows: list[list[int]]) -> Tensor:
     ends = torch.tensor([size for row in rows for size in row]).cumsum(0)
-    return extension.document_bounds(torch.cat([ends.new_zeros(1), ends]), len(rows), sum(rows[0]))
+    return document_bounds(torch.cat([ends.new_zeros(1), ends]), len(rows), sum(rows[0]))
 
 
 @BOTH
@@ -175,10 +176,12 @@ def test_no_load_waits_for_a_bank_of_shared_memory(emulated, size, deterministic
 
 def test_what_is_kept_for_the_backward_grows_with_length_and_not_its_square(emulated) -> None:
     kept: list[Tensor] = []
-    q, k, v, _ = inputs(65, 64, torch.bfloat16)
+    q, k, v, _ = inputs(65, 64, torch.bfloat16, heads=4, key_heads=2)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        extension.causal_attention(q.requires_grad_(), k, v)
-    assert sorted(x.numel() for x in kept) == [BATCH * 2 * 65, *[BATCH * 2 * 65 * 64] * 4]
+        extension.causal_attention(q.requires_grad_(), k, v, bounds=bounds_of([[65], [1, 64]]))
+    rows = BATCH * 65
+    expected = [2 * rows, 4 * rows, *[2 * rows * 64] * 2, *[4 * rows * 64] * 2]
+    assert sorted(x.numel() for x in kept) == expected  # bounds, lse, k and v, q and out
 
 
 @BACKWARDS
@@ -198,7 +201,7 @@ def test_nothing_is_written_beyond_the_sequence(emulated) -> None:
     big = torch.full((2, 2, 128, 64), 7.0, dtype=q.dtype)
     lse = torch.full((2, 2, 66), 7.0)
     tensors = {"q": q, "k": k, "v": v, "out": big[:, :, :65], "lse": lse.flatten()[: 2 * 2 * 65]}
-    extension.run("forward", q, tensors)
+    library.run("forward", q, tensors)
     assert torch.equal(big[:, :, :65], extension.causal_attention(q, k, v))
     assert (big[:, :, 65:] == 7).all()
     assert (lse.flatten()[2 * 2 * 65 :] == 7).all()

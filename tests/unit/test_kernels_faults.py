@@ -22,6 +22,8 @@ import torch
 from cuda_ext import SOURCE
 from llama_cli.errors import LlamaError
 from llama_cli.kernels import extension
+from llama_cli.kernels.documents import document_bounds
+from llama_cli.kernels.library import Library, libraries
 from tests.kernels import (
     GXX,
     compile_emulated,
@@ -105,7 +107,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futur
     if GXX is None:
         pytest.skip("no g++ to compile the kernels for a CPU with")
 
-    def build(fault: Fault) -> extension.Library:
+    def build(fault: Fault) -> Library:
         folder = tmp_path_factory.mktemp("fault")
         return compile_emulated(folder, plant(fault, folder), "-O0", "-w")
 
@@ -115,10 +117,10 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futur
 
 
 LENGTH = 129  # one more than two tiles
-BOUNDS = extension.document_bounds(torch.tensor([0, 3, 101, 129, 258]), 2, LENGTH)
+BOUNDS = document_bounds(torch.tensor([0, 3, 101, 129, 258]), 2, LENGTH)
 
 
-def examine(library: extension.Library) -> None:
+def examine(library: Library) -> None:
     """Assert at one size what the tests of the emulated kernels assert at many."""
     for deterministic, late, last in product((True, False), (True, False), (False, True)):
         schedule(library, late=late, last_warp_first=last)
@@ -144,7 +146,7 @@ def compare(deterministic: bool) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_kernels_is_found(fault: str, faulty, monkeypatch) -> None:
     library = faulty[fault].result()
-    monkeypatch.setitem(extension.libraries, "cpu", library)
+    monkeypatch.setitem(libraries, "cpu", library)
     with pytest.raises((AssertionError, LlamaError)):
         examine(library)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llama_cli.errors import NotReadyError
 from llama_cli.kernels import attention, extension, proof, sharding
-from llama_cli.kernels.backends import sdpa
+from llama_cli.kernels.documents import document_bounds
+from llama_cli.kernels.library import Library
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.rotary import rotary_table
 from llama_cli.model.transformer import Transformer, init_weights
@@ -35,7 +37,7 @@ from llama_cli.training.log import read_log
 from llama_cli.training.loop import Trainer
 from llama_cli.training.run import Way, train
 from llama_cli.training.settings import Settings
-from tests.kernels import results, same_bits
+from tests.kernels import inputs, results, same_bits
 from tests.unit.training import Ear, job
 
 OPERATOR = torch.ops.llama.causal_attention.default
@@ -44,7 +46,7 @@ SMALL = ModelConfig(dim=128, layers=2, heads=2, hidden=64, vocab_size=VOCAB, con
 
 
 @pytest.fixture(autouse=True)
-def untried(emulated: extension.Library) -> Iterator[None]:
+def untried(emulated: Library) -> Iterator[None]:
     """Run the emulated kernel, and forget at the end that `auto` tried it."""
     proof.fault.cache_clear()
     yield
@@ -65,18 +67,12 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return noted
 
 
-def given(
-    *, heads: int = 2, key_heads: int = 2, length: int = 3, size: int = 64, dtype=torch.bfloat16
-) -> list[Tensor]:
-    """Make q, k, v and the gradient of out."""
-    draw = torch.Generator().manual_seed(0)
-    each = (heads, key_heads, key_heads, heads)
-    return [torch.randn(BATCH, h, length, size, generator=draw).to(dtype) for h in each]
+given = partial(inputs, length=3, size=64, dtype=torch.bfloat16)  # q, k, v, gradient of out
 
 
 def packed(length: int = 3) -> Tensor:
     """Make bounds of a document of 1 position, and others."""
-    return extension.document_bounds(torch.tensor([0, 1, length, 2 * length]), BATCH, length)
+    return document_bounds(torch.tensor([0, 1, length, 2 * length]), BATCH, length)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -105,16 +101,6 @@ def test_only_a_backward_that_may_use_atomics_is_given_room_for_them(launches) -
         out = extension.causal_attention(q.requires_grad_(), k, v, deterministic=deterministic)
         out.backward(grad_out)
     assert launches == ["forward", "backward", "forward", "backward by atomics"]
-
-
-def test_groups_and_bounds_are_kept_for_the_backward_as_they_came() -> None:
-    kept: list[Tensor] = []
-    q, k, v, _ = given(heads=4, key_heads=2, length=65)
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        extension.causal_attention(q.requires_grad_(), k, v, bounds=packed(65))
-    rows = BATCH * 65
-    expected = [2 * rows, 4 * rows, *[2 * rows * 64] * 2, *[4 * rows * 64] * 2]
-    assert sorted(x.numel() for x in kept) == expected  # bounds, lse, k and v, q and out
 
 
 def test_the_results_lie_as_a_model_multiplies_them_next() -> None:
@@ -379,10 +365,3 @@ def test_a_run_says_that_the_kernel_failed_its_trial(tmp_path: Path, monkeypatch
     ear = Ear()
     train(wanted, ear.listener())
     assert "attention sdpa on cpu: the cuda kernel failed its trial: out is off" in ear
-
-
-def test_sdpa_and_the_kernel_agree_on_packed_groups() -> None:
-    q, k, v, _ = given(heads=4, key_heads=2, length=70)
-    bounds = packed(70)
-    ours = extension.causal_attention(q, k, v, bounds=bounds)
-    assert (ours.float() - sdpa(q, k, v, bounds).float()).abs().max() < 2**-6

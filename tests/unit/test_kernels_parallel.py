@@ -29,6 +29,8 @@ from torch.multiprocessing import start_processes
 from torch.nn.functional import cross_entropy
 
 from llama_cli.kernels import attention, extension
+from llama_cli.kernels.documents import document_bounds
+from llama_cli.kernels.library import Library, libraries, load
 
 WORLD = 4
 BATCH, LENGTH, VOCAB, STEPS = 4, 70, 50, 3  # length: more than a tile of 64
@@ -126,7 +128,7 @@ def inputs(heads: int, key_heads: int, batch: int = 4) -> list[Tensor]:
 
 
 def packed(batch: int = 4) -> Tensor:
-    return extension.document_bounds(torch.tensor([0, 2, 5 * batch]), batch, 5)
+    return document_bounds(torch.tensor([0, 2, 5 * batch]), batch, 5)
 
 
 def attend(tensors: list[Tensor], bounds: Tensor | None) -> Found:
@@ -191,7 +193,7 @@ def work(rank: int, library: str, folder: Path) -> None:
     """Run every scenario in this process, and let the first write down what was found."""
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    extension.libraries["cpu"] = extension.load(Path(library))
+    libraries["cpu"] = load(Path(library))
     store = dist.FileStore(str(folder / "store"), WORLD)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     mesh = DeviceMesh("cpu", torch.arange(WORLD).view(2, 2), mesh_dim_names=("data", "tensor"))
@@ -209,21 +211,21 @@ Results = Callable[[Callable[..., Found]], list[Any]]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, emulated_library: extension.Library) -> Results:
+def ran(tmp_path_factory: pytest.TempPathFactory, emulated_library: Library) -> Results:
     """Run all scenarios in four processes; give what each of them found in one."""
     folder = tmp_path_factory.mktemp("parallel")
     set_forkserver_preload([__name__])  # so that torch is imported once, not four times
     arguments = (emulated_library._name, folder)
     start_processes(work, arguments, nprocs=WORLD, start_method="forkserver")
 
-    def load(scenario: Callable[..., Found]) -> list[Any]:
+    def gather(scenario: Callable[..., Found]) -> list[Any]:
         paths = [folder / f"{scenario.__name__}-{rank}" for rank in range(WORLD)]
         found = [torch.load(path, weights_only=False) for path in paths]
         failed = [x for x in found if isinstance(x, str)]
         assert not failed, failed[0]
         return found
 
-    return load
+    return gather
 
 
 def mean(losses: list[list[float]]) -> list[float]:
