@@ -46,8 +46,11 @@ def save_checkpoint(
     settings: Mapping[str, Any],
     tokenizer: bytes | None,
     keep: int,
+    spare: int | None = None,
 ) -> Path:
     """Write RUN/checkpoint-STEP after `step` steps, and drop all but the `keep` newest.
+
+    The one of step `spare` stays too: a run may have to go back to it.
 
     All ranks call it; the first one gathers everything and writes, and the others wait for it.
     """
@@ -57,7 +60,8 @@ def save_checkpoint(
         about = json.dumps({"step": step, **settings}, indent=2)
         _put(final, trainer, held, tokenizer=tokenizer, about=about + "\n")
         for old in list(checkpoints(run))[keep:]:
-            _remove(old)
+            if _number(old) != spare:
+                _remove(old)
     trainer.mesh.wait()
     return final
 
@@ -105,14 +109,31 @@ def _write(
     sync(part)
 
 
-def newest(run: Path) -> Path | None:
-    """Give the newest whole checkpoint of a run that training can continue from."""
-    return next((found for found in checkpoints(run) if _resumable(found)), None)
+def newest(run: Path, *, every: int = 1) -> Path | None:
+    """Give the newest whole checkpoint of a run that training can continue from.
+
+    With `every`, of those whose step is a multiple of it.
+    """
+    due = (found for found in checkpoints(run) if _number(found) % every == 0)
+    return next((found for found in due if _resumable(found)), None)
+
+
+def about(checkpoint: Path) -> dict[str, Any]:
+    """Read trainer.json."""
+    held: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
+    return held
 
 
 def step_of(checkpoint: Path) -> int:
     """Give the step after which a checkpoint was written."""
-    return int(json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))["step"])
+    return int(about(checkpoint)["step"])
+
+
+def forget(run: Path, *, after: int) -> None:
+    """Remove the checkpoints of steps after `after`, to which training will not go back."""
+    for checkpoint in list(checkpoints(run)):
+        if _number(checkpoint) > after:
+            _remove(checkpoint)
 
 
 def restore(checkpoint: Path, trainer: Trainer) -> int:
@@ -145,6 +166,10 @@ def _resumable(checkpoint: Path) -> bool:
     except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         return False
     return (checkpoint / OPTIMIZER).exists() and is_whole(checkpoint)
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _hidden(checkpoint: Path) -> Path:

@@ -85,6 +85,13 @@ class Trainer:
         """Set the first weights, which follow from the seed alone."""
         draw_weights(self.parts, self.model.config, self.settings.seed)
 
+    def begin(self) -> None:
+        """Go to before the first step, also from later ones."""
+        for held in moments(self.parts, self.optimizer):
+            held.tensor.zero_()
+        self.draw_weights()
+        self.continue_after(0)
+
     def slices(self) -> Iterator[Slice]:
         """Yield this rank's part of every weight, then of every moment.
 

@@ -7,8 +7,12 @@ Here a step is judged before its update, from the loss and norm of the whole bat
 the same numbers on every rank; so all decide alike. What is done is `--on-spike`:
 
     skip     the batch is left out: the weights are as if it had never been in the data
-    rewind   back to the newest checkpoint; the batches since then, this one too, are left out
-    stop     nothing more is saved
+    rewind   back to the newest of the regular checkpoints, or to the start; the batches since
+             then, this one too, are left out
+    stop     nothing more is saved, and the run ends
+
+Without a choice a spike is noted in the log and the run goes on, for most pass by themselves;
+only where loss or norm is no number does it stop, since the weights would be lost.
 
 The batches left out are all that need be remembered: step n trains on the n-th batch that is
 not among them. They are in RUN/skipped.json before training goes on, and in each checkpoint with
@@ -20,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -53,6 +57,11 @@ class Left:
     step: int  # after which training went on
     choice: str
     why: str
+
+    def to_line(self) -> dict[str, Any]:
+        """Give what the log says of it."""
+        batches = [self.first, self.last]
+        return {"step": self.step, "spike": self.choice, "batches": batches, "why": self.why}
 
 
 @dataclass(slots=True)
@@ -185,3 +194,48 @@ class Skipped:
             return cls()
         except (ValueError, TypeError):
             raise LlamaError(f"{path}: damaged", hint="llama train --run ANOTHER") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be done about a spike, and why."""
+
+    choice: str  # "noted" as well
+    why: str
+
+
+class Guard:
+    """What is done about spikes; the same on every rank, and after every stop."""
+
+    def __init__(self, choice: Choice | None, skipped: Skipped) -> None:
+        self.choice, self.skipped = choice, skipped
+        self.recent = Recent()
+
+    @property
+    def accept(self) -> Callable[[float, float], bool] | None:
+        """Give what refuses a step before the weights move, where that is needed."""
+        return self._accept if self.choice == "skip" else None
+
+    def _accept(self, loss: float, norm: float) -> bool:
+        return self.recent.judge(loss, norm) is None
+
+    def judge(self, batch: int, loss: float, norm: float) -> Verdict | None:
+        """Say what to do about the step that this batch has made; None for nothing."""
+        why = self.recent.judge(loss, norm)
+        if why is None:
+            return None
+        if self.choice == "skip" and self.skipped.row_before(batch) >= IN_A_ROW:
+            return Verdict("stop", f"{why}, after {IN_A_ROW} batches in a row were left out")
+        return Verdict(self.choice or ("stop" if is_fatal(loss, norm) else "noted"), why)
+
+    def is_in_vain(self, step: int) -> bool:
+        """Say whether going back to the checkpoint of `step` has been tried often enough."""
+        return self.skipped.rewinds_to(step) >= FROM_ONE
+
+    def remember(self, recent: Mapping[str, Iterable[float]] | None) -> None:
+        """Compare with the steps that a checkpoint knows."""
+        self.recent = Recent.from_json(recent)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps."""
+        return {"skipped": self.skipped.to_json(), "recent": self.recent.to_json()}
