@@ -140,7 +140,10 @@ int launch(void (*kernel)(Arguments...), dim3 grid, int threads, int shared_byte
            Arguments... arguments) {
   cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  if (error != cudaSuccess) return error;
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // forgets it, or it would be said of a later launch
+    return error;
+  }
   kernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
   return cudaGetLastError();
 }
