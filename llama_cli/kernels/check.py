@@ -12,6 +12,7 @@ from torch import Tensor
 from llama_cli.kernels.library import DTYPES, HEAD_SIZES
 
 MOST_BLOCKS = 65_535  # of a CUDA grid's second and third axis
+MOST_POSITIONS = 64 * MOST_BLOCKS  # the smallest blocks, of the backward, have 64
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None = None) -> None:
@@ -52,6 +53,8 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
     if max(q.shape[:2]) > MOST_BLOCKS:
         raise ValueError(f"batch and heads must be at most {MOST_BLOCKS}, not {tuple(q.shape[:2])}")
+    if q.shape[2] > MOST_POSITIONS:
+        raise ValueError(f"length must be at most {MOST_POSITIONS}, not {q.shape[2]}")
 
 
 def _without_heads(x: Tensor) -> tuple[int, ...]:

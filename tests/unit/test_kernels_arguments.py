@@ -21,6 +21,7 @@ from llama_cli.kernels.attention import choose
 from llama_cli.kernels.documents import document_bounds
 
 Q = torch.zeros(1, 4, 3, 64, dtype=torch.bfloat16)
+LONG = Q[:, :, :1].expand(1, 4, 4_194_241, 64)
 
 
 SENTENCES = [
@@ -36,6 +37,7 @@ SENTENCES = [
     (Q[:, :, :0], Q[:, :, :0], "batch, heads and length must be at least 1, not (1, 4, 0)"),
     (Q[..., :48], Q[..., :48], "d must be 64 or 128, not 48"),
     (Q.expand(65_536, 4, 3, 64), Q.expand(65_536, 4, 3, 64), "at most 65535, not (65536, 4)"),
+    (LONG, LONG, "length must be at most 4194240, not 4194241"),
     (Q.mT.contiguous().mT, Q, "q must start at a multiple of 16 bytes, its last axis contiguous"),
     (Q, Q.new_zeros(1, 4, 3, 65)[..., 1:], "k must start at a multiple of 16 bytes"),
 ]
