@@ -110,6 +110,14 @@ def test_scores_that_rise_from_key_to_key_are_followed(emulated, rise: float) ->
     check_errors([q, k, v, grad_out])
 
 
+@pytest.mark.parametrize("jump", [5.5, 11.4, 30], ids=["within slack", "over fp16", "far over"])
+def test_a_jump_of_scores_does_not_overflow(emulated, jump: float) -> None:
+    q, k, v, grad_out = inputs(97, 64, torch.float16)
+    q, k[..., :1] = q / 64, 0
+    k[..., 64:, :1], q[..., :1] = jump, 8  # 8 / sqrt(64); exp(11.4) is more than fp16 has
+    check_errors([q, k, v, grad_out])
+
+
 @SIZES
 @BACKWARDS
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
@@ -205,6 +213,25 @@ def test_nothing_is_written_beyond_the_sequence(emulated) -> None:
     assert torch.equal(big[:, :, :65], extension.causal_attention(q, k, v))
     assert (big[:, :, 65:] == 7).all()
     assert (lse.flatten()[2 * 2 * 65 :] == 7).all()
+
+
+@BACKWARDS
+def test_the_backward_keeps_to_its_rows_of_fp32(emulated, deterministic: bool) -> None:
+    q, k, v, grad_out = inputs(65, 64, torch.bfloat16)
+    out, lse = extension.forward(q, k, v, None, True)
+    beyond = torch.full((64 * 64,), math.nan)
+    delta = torch.full((lse.numel() + 64,), math.nan)
+    sums = torch.cat([torch.zeros(q.numel()), torch.full_like(beyond, -0.0)])
+    grads = {
+        f"grad_{x}": torch.empty_like(given) for x, given in zip("qkv", (q, k, v), strict=True)
+    }
+    given = {"q": q, "k": k, "v": v, "out": out, "grad_out": grad_out}
+    room = {"delta": delta, "sums": None if deterministic else sums}
+    library.run("backward", q, given | grads | room | {"lse": torch.cat([lse.flatten(), beyond])})
+    expected = extension.backward(q, k, v, out, lse, grad_out, None, deterministic)
+    assert all(map(torch.equal, grads.values(), expected))
+    assert delta[lse.numel() :].isnan().all()
+    assert sums[q.numel() :].signbit().all()  # lost to whatever is added, were it a zero
 
 
 def test_any_layout_with_whole_rows_gives_the_same_bits(emulated) -> None:
