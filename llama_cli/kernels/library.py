@@ -28,7 +28,7 @@ BUILD_ANEW = f"LLAMA_BUILD_CUDA=1 {BUILD}"  # also where a torn file still names
 INSTEAD = "llama train --attention sdpa"
 
 # of cudaError_t, in the words of their cure
-DRIVER_TOO_OLD, NO_CODE_FOR_GPU = 35, 209
+DRIVER_TOO_OLD, NO_CODE_FOR_GPU = 35, (98, 209)  # 98 of a function's attributes, 209 of a launch
 
 Library = ctypes.CDLL
 libraries: dict[str, Library] = {}  # by device type, once opened; tests put an emulated one here
@@ -199,7 +199,7 @@ def failure(code: int, message: str) -> LlamaError:
             f"(error {code})",
             hint=INSTEAD,
         )
-    if code == NO_CODE_FOR_GPU:
+    if code in NO_CODE_FOR_GPU:
         return NotReadyError(
             f"the attention kernel needs a GPU of compute capability 8.0 or newer (error {code})",
             hint=INSTEAD,

@@ -180,10 +180,11 @@ def test_too_old_a_gpu_is_said(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert caught.value.hint == "llama train --attention sdpa"
 
 
-def test_too_old_a_gpu_is_said_by_a_launch_as_well() -> None:
-    found = library.failure(209, "no kernel image is available for execution on the device")
+@pytest.mark.parametrize("code", [98, 209])
+def test_too_old_a_gpu_is_said_by_a_launch_as_well(code: int) -> None:
+    found = library.failure(code, "no kernel image is available for execution on the device")
     assert isinstance(found, NotReadyError)
-    assert "needs a GPU of compute capability 8.0 or newer (error 209)" in str(found)
+    assert f"needs a GPU of compute capability 8.0 or newer (error {code})" in str(found)
 
 
 def test_a_driver_older_than_the_library_is_an_error_with_its_cure() -> None:
