@@ -13,7 +13,8 @@
    warp that disagree on the instruction end the launch with a message.
  * Products, loads and bank conflicts are counted.
 
- It cannot show: the text of prim.h, registers, timing, or the order in which a tensor core adds.
+ It cannot show: the text of prim.h, registers, timing, the order in which a tensor core adds, or
+ a read beyond a tensor that changes no result.
 */
 #pragma once
 #include "fibers.h"
