@@ -78,6 +78,7 @@ def test_a_captured_graph_gives_the_same_bits_on_new_inputs(device) -> None:
     assert same_bits(found, results(extension.causal_attention, *others))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("bounded", [False, True], ids=["", "packed"])
 def test_a_compiled_model_calls_it_without_a_break(device, bounded) -> None:
     length = longest(device, 1_000)
