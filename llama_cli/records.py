@@ -2,6 +2,7 @@
 
     fetch ─▶ Document ─▶ filter ─▶ Document ─▶ tokenize ─▶ Tokens ─▶ mix ─▶ Sequence ─▶ train
     Prompt ─▶ generate ─▶ Completion          checkpoint ─▶ eval ─▶ Score
+    Conversation ─▶ train --instructions
 
 A record carries no clock and no host, so the same input gives the same bytes. `from_json`
 raises ValueError with what is wrong; the stream adds the file and the line.
@@ -18,6 +19,7 @@ import orjson
 
 Json = Mapping[str, Any]
 
+ROLES = ("system", "user", "assistant")  # of the messages of a conversation
 MOST_TOKENS = 1 << 31  # of any vocabulary; ours: ids fit four bytes
 DEEPEST = 200  # objects and lists in each other; ours: orjson reads 1,024 and writes 254
 
@@ -149,6 +151,81 @@ class Sequence:
     def to_json(self) -> bytes:
         """Write one line, without its end."""
         return orjson.dumps({"tokens": self.tokens, "sources": self.sources})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one side of a conversation says."""
+
+    role: str  # one of ROLES
+    text: str
+    learnt: bool = False  # whether training learns to say it
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What an assistant is to learn: messages, of which the last is its own.
+
+    >>> Conversation.from_json(b'{"prompt": "1+1?", "response": "2"}').messages[1]
+    Message(role='assistant', text='2', learnt=True)
+    """
+
+    messages: tuple[Message, ...]
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Conversation:
+        """Read one line, in any of three forms.
+
+        `prompt` and `response` (or `completion`, as `llama generate` writes); `messages` with
+        `role` and `content`, as in OpenAI's chat format, where a `weight` of 0 says not to learn
+        one; `instruction`, perhaps `input`, and `output`, as in Stanford's Alpaca.
+        """
+        row = _object(line)
+        if "messages" in row:
+            messages = _messages(_take(row, "messages", list))
+        elif "instruction" in row:
+            task, answer = _take(row, "instruction", str), _take(row, "output", str)
+            given = _take(row, "input", str) if row.get("input") else ""
+            messages = _exchange(f"{task}\n\n{given}" if given else task, answer)
+        elif "prompt" in row:
+            prompt = _take(row, "prompt", str)
+            name = "completion" if "completion" in row else "response"
+            messages = _exchange(prompt, _take(row, name, str))
+        else:
+            raise ValueError("no field 'messages', 'prompt' or 'instruction'")
+        return cls(_checked(messages))
+
+
+def _exchange(prompt: str, response: str) -> tuple[Message, ...]:
+    return Message("user", prompt), Message("assistant", response, learnt=True)
+
+
+def _messages(rows: list[Any]) -> tuple[Message, ...]:
+    found = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"message {number} is {type(row).__name__}, not an object")
+        role, text = row.get("role"), row.get("content")
+        if role not in ROLES:
+            raise ValueError(f"message {number}: role {role!r} is none of {', '.join(ROLES)}")
+        if not isinstance(text, str):
+            raise ValueError(f"message {number}: its content is {type(text).__name__}, not str")
+        if row.get("weight", 1) not in (0, 1):
+            raise ValueError(f"message {number}: weight {row['weight']} is neither 0 nor 1")
+        found.append(Message(role, text, role == "assistant" and row.get("weight", 1) == 1))
+    return tuple(found)
+
+
+def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not messages:
+        raise ValueError("no messages")
+    if messages[-1].role != "assistant":
+        raise ValueError(f"the last message is by the {messages[-1].role}, not the assistant")
+    if not any(message.learnt for message in messages):
+        raise ValueError("no message that is to be learnt")
+    if not all(message.text.strip() for message in messages if message.learnt):
+        raise ValueError("the response is empty")
+    return messages
 
 
 @dataclass(frozen=True, slots=True)

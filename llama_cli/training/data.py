@@ -136,7 +136,7 @@ class Sequences:
     def rows(self, numbers: range) -> Tensor:
         """Give the sequences of these numbers, (B, L + 1); past the last comes the first."""
         tokens = [self.shards[number % len(self)] for number in numbers]
-        return known(tokens, self.vocab_size, f"{self.shards.directory}", numbers)
+        return known(tokens, self.vocab_size, f"{self.shards.directory}", numbers.start)
 
 
 class Stream:
@@ -193,7 +193,7 @@ class Stream:
         numbers = numbers_of(step, size, rows)
         count = self._reader.growth.sequences
         tokens = [self._reader.row(number % count) for number in numbers]
-        return Batch(known(tokens, self.vocab_size, f"{self.directory}", numbers))
+        return Batch(known(tokens, self.vocab_size, f"{self.directory}", numbers.start))
 
     def _wait_for(self, count: int | None) -> None:
         """Wait until so many are there (None: all), or no more can come."""
@@ -234,8 +234,8 @@ def numbers_of(step: int, size: int, rows: range | None = None) -> range:
     return range(start + rows.start, start + rows.stop)
 
 
-def known(tokens: list[Array], vocab_size: int, where: str, numbers: range) -> Tensor:
-    """Join sequences to (B, L + 1).
+def known(tokens: list[Array], vocab_size: int, where: str, first: int) -> Tensor:
+    """Join the sequences from number `first` on to (B, L + 1).
 
     Raises:
         LlamaError: a token is not in the vocabulary.
@@ -243,7 +243,7 @@ def known(tokens: list[Array], vocab_size: int, where: str, numbers: range) -> T
     joined = np.stack(tokens)
     if joined.max() >= vocab_size:
         raise LlamaError(
-            f"{where}: token {joined.max()} in the sequences from number {numbers.start} "
+            f"{where}: token {joined.max()} in the sequences from number {first} "
             f"is not in the vocabulary of {vocab_size}"
         )
     return torch.from_numpy(joined.astype(np.int64))

@@ -50,6 +50,7 @@ from llama_cli.training.settings import OLDER, Settings
 from llama_cli.training.speed import peak_flops
 from llama_cli.training.spike import Choice as OnSpike
 from llama_cli.training.spike import Guard, Left, Skipped
+from llama_cli.training.start import Start
 from llama_cli.training.stop import Stop, stoppable
 
 SETTINGS = "settings.json"
@@ -85,6 +86,7 @@ class Job:
     data: Data
     validation: Batch | None = None
     tokenizer: bytes | None = None
+    start: Start | None = None  # whose weights are the first
     way: Way = Way()
     mesh: Mesh = ONE
 
@@ -94,6 +96,7 @@ class Job:
             "size": self.size,
             "model": self.config.to_params(),
             "data": self.data.fingerprint,
+            "from": self.start.fingerprint if self.start else None,
             **self.settings.to_json(),
         }
 
@@ -133,7 +136,7 @@ def train(job: Job, listener: Listener) -> bool:
     with _deterministic(job.way.device), stoppable() as stop:
         trainer = build(job, listener.say)
         guard = Guard(job.way.on_spike, skipped)
-        done = put_back(found, trainer, guard)
+        done = put_back(found, trainer, guard, job.start)
         if found:
             listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
         _Loop(job, trainer, listener, done, guard).to_the_end(stop)
@@ -162,10 +165,12 @@ def _opened(job: Job) -> tuple[Path | None, Skipped]:
     return found, skipped
 
 
-def put_back(found: Path | None, trainer: Trainer, guard: Guard) -> int:
+def put_back(found: Path | None, trainer: Trainer, guard: Guard, start: Start | None) -> int:
     """Set weights, moments and what judges spikes as a checkpoint has them, or as at the start."""
     if found is None:
         trainer.begin()
+        if start:
+            start.load(trainer)
         guard.remember(None)
         return 0
     guard.remember(about(found).get("recent"))
@@ -306,7 +311,7 @@ class _Loop:
             forget(job.run, after=step)
             self.log.close()
             self.log = RunLog(job.run, about=self.about, step=step)
-        self.done = put_back(found, self.trainer, self.guard)
+        self.done = put_back(found, self.trainer, self.guard, job.start)
         batches = f"batches {left.first:,} to {left.last:,} are left out"
         self._spike(left.to_line(), f"{where}; back to step {step:,}, {batches}")
 
@@ -481,6 +486,8 @@ def _held(path: Path) -> Mapping[str, Any]:
 def _difference(name: str, held: object, wanted: object) -> str:
     if name == "data":
         return "other data"
+    if name == "from":
+        return "other first weights"
     if isinstance(held, dict) and isinstance(wanted, dict):
         name = next(key for key in wanted if held.get(key) != wanted[key])
         held, wanted = held.get(name), wanted[name]
