@@ -3,7 +3,6 @@
 A library is built on one machine and run on another, by a compiler and a driver that nobody
 tested it with. Before `auto` takes it, forward and backward are compared with the definition
 in fp64 and must not err by more than twice what plain attention does in the same dtype.
-Legend: B batch, H heads, G key heads, L length, D head width.
 """
 
 from __future__ import annotations
