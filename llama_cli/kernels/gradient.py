@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,10 @@ def _mask(q: Tensor, bounds: Tensor | None) -> Tensor | None:
 def _again(
     attention: Attend, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None
 ) -> Gradients:
+    if torch.compiler.is_compiling():  # has no `autograd.grad`, and xformers has no `vjp`
+        backward: Any = torch.func.vjp(lambda q, k, v: attention(q, k, v, bounds), q, k, v)[1]
+        gq, gk, gv = backward(grad)
+        return gq, gk, gv
     with torch.enable_grad():
         q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
         out = attention(q, k, v, bounds)

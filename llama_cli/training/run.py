@@ -67,7 +67,7 @@ class Way:
     deterministic: bool = True  # the gradients of the attention kernel; others' always are
     compile: bool = False
     micro_batch: int | None = None  # sequences of one data rank
-    activations: Activations = "keep"
+    activations: Activations = "linear"
     reshard: bool = True  # give a layer's weights back between forward and backward
     checkpoint_every: int = 1000
     validation_every: int = 1000
