@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 from llama_cli.model.config import ModelConfig
+from llama_cli.parallel.memory import GRADIENT, HALF, MASTER, MOMENTS
 
 CHINCHILLA_RATIO = 20  # tokens a parameter; Hoffmann et al., 2022, approaches 1 and 2, rounded
 A100_PEAK = 312e12  # bf16 FLOP/s, NVIDIA's data sheet
@@ -26,8 +27,6 @@ PAPER_RUNS = {
     "33b": (1.4e12, 530_432),
     "65b": (1.4e12, 1_022_362),
 }
-
-MASTER, GRADIENT, MOMENTS, HALF = 4, 4, 8, 2  # bytes a parameter
 
 
 @dataclass(frozen=True, slots=True)

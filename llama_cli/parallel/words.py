@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from llama_cli.parallel.plan import CHINCHILLA_RATIO, Plan
+from llama_cli.model.config import ModelConfig
+from llama_cli.parallel.plan import CHINCHILLA_RATIO, Plan, flops_per_token
 
 PAPER_65B = 65_285_660_672  # parameters
 
 
-def describe(size: str, plan: Plan) -> str:
-    """Lay a plan out as a table of name, figure and remark."""
-    rows = [*_model(plan), *_memory(plan), *_compute(plan), *_optimal(plan)]
+def describe(size: str, plan: Plan, *, least: int = 0, gpu: str = "") -> str:
+    """Lay a plan out as a table of name, figure and remark.
+
+    `least` is on how many of `gpu` it fits; 0 if it is not known.
+    """
+    room = [("fits on", f"{least:,}", f"{gpu}, or more: --gpus shows how")] if least else []
+    rows = [*_model(plan), *_memory(plan), *room, *_compute(plan), *_optimal(plan)]
+    lines = [f"{name:<24}{figure:>14}  {remark}".rstrip() for name, figure, remark in rows]
+    return "\n".join([f"LLaMA {size}", *lines])
+
+
+def head(size: str, config: ModelConfig, *, tokens: float, batch: int) -> str:
+    """Say what is trained on how much."""
+    steps = tokens / (batch * config.context)
+    printed = "the paper prints 65.2" if config.parameters == PAPER_65B else ""
+    per_token = flops_per_token(config, config.context)
+    rows = [
+        ("parameters", count(config.parameters), printed),
+        ("tokens", count(tokens), ""),
+        ("steps", f"{steps:,.0f}", f"of {batch:,} sequences of {config.context:,}"),
+        ("training FLOPs a token", f"{per_token:.3g}", "6N + 12 L d s"),
+    ]
     lines = [f"{name:<24}{figure:>14}  {remark}".rstrip() for name, figure, remark in rows]
     return "\n".join([f"LLaMA {size}", *lines])
 
