@@ -22,10 +22,16 @@ ENDINGS = {
     141: "the reader of a pipe went away",
     143: "SIGTERM",
 }
+SLURM = (
+    "SLURM_JOB_ID, SLURM_JOB_NUM_NODES, SLURM_NNODES, SLURM_NTASKS, SLURM_NODEID, SLURM_PROCID, "
+    "SLURM_LOCALID, SLURM_JOB_NODELIST, SLURM_GPUS_ON_NODE, SLURM_STEP_ID, SLURM_STEP_NODELIST, "
+    "SLURM_STEP_NUM_NODES, SLURM_STEP_NUM_TASKS"
+)
 ENVIRONMENT = {
     "LLAMA_<COMMAND>_<OPTION>": "sets any option: `LLAMA_FILTER_JOBS=4`",
     "LLAMA_TRAIN_ATTENTION": "as above, and the attention of `eval` and `generate` too",
     "LLAMA_TRACEBACK": "1 shows the traceback of an unexpected error",
+    "LLAMA_LAUNCHER": "set by `train` for the processes it starts: its own number",
     "LLAMA_BUILD_CUDA": "0 or 1: never or always build the CUDA extension when installing",
     "CUDA_HOME": "where `bin/nvcc` is looked for when installing; otherwise on PATH",
     "NO_COLOR, FORCE_COLOR": "turn the colour of fatal errors off or on; `--color` beats both",
@@ -33,6 +39,10 @@ ENVIRONMENT = {
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
     "RANK, LOCAL_RANK, WORLD_SIZE": "set by torchrun, for each process of one run of `train`",
+    SLURM: "which machine or process of a job this is, and where `train` meets the others",
+    "CUDA_VISIBLE_DEVICES": "the GPUs that `train` sees; a task of Slurm's may see one alone",
+    "TORCH_CPP_LOG_LEVEL": "made `ERROR` by `train` unless it is set: that a peer has gone is said",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "made 1 by `train` where it starts processes",
     "OMP_WAIT_POLICY": "made `PASSIVE` unless it is set: threads that wait for others sleep",
     "CUBLAS_WORKSPACE_CONFIG": "`train` makes it `:4096:8` unless it is set: sums in one order",
 }

@@ -8,6 +8,7 @@ FILEs, outputs and workers, and hands it an open `Run`.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import sys
@@ -56,7 +57,7 @@ class Command(click.Command):
         for name in OWN:
             ctx.params.pop(name, None)
         if ctx.meta.get("llama.show_config"):
-            click.echo("\n".join(_origins(ctx)))
+            click.echo("\n".join(_origins(ctx).values()))
             return None
         return super().invoke(ctx)
 
@@ -130,18 +131,30 @@ def _note_show_config(ctx: click.Context, param: click.Parameter, value: bool) -
     return value
 
 
-def _origins(ctx: click.Context) -> list[str]:
+def settings_as_toml() -> str:
+    """Give every setting of the command that runs, and where each came from, for --config to read.
+
+    What is not set is left out.
+    """
+    context = click.get_current_context()
+    held = {name for name, value in context.params.items() if value not in (None, ())}
+    lines = [line for name, line in _origins(context).items() if name in held]
+    return "\n".join([f"[{context.info_name}]", *lines, ""])
+
+
+def _origins(ctx: click.Context) -> dict[str, str]:
+    """Give a line for each setting, by name."""
     files: Origins = ctx.meta["llama.origins"]
     words = {
         ParameterSource.COMMANDLINE: "command line",
         ParameterSource.ENVIRONMENT: "environment",
         ParameterSource.DEFAULT: "default",
     }
-    lines = []
+    lines = {}
     for name, value in sorted(ctx.params.items()):
         source = ctx.get_parameter_source(name)
         origin = files[name][1] if source is ParameterSource.DEFAULT_MAP else words.get(source, "")  # type: ignore[arg-type]
-        lines.append(f"{name.replace('_', '-')} = {_toml(value)}  # {origin}")
+        lines[name] = f"{name.replace('_', '-')} = {_toml(value)}  # {origin}"
     return lines
 
 
@@ -150,7 +163,9 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
-    return str(value) if isinstance(value, (int, float)) else f'"{"" if value is None else value}"'
+    if isinstance(value, (int, float)):
+        return str(value)
+    return json.dumps("" if value is None else str(value), ensure_ascii=False)
 
 
 def stream_options(

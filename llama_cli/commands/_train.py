@@ -102,6 +102,7 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
             batch=batch,
             lr=options.lr or RECIPES[options.size].lr,
             warmup=default_warmup(steps) if options.warmup is None else options.warmup,
+            warmup_from=options.warmup_from,
             seed=options.seed,
             dtype=options.dtype or native_dtype(device),
             cross_document=options.cross_document,
@@ -121,14 +122,15 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
             keep=options.keep,
         ),
         mesh=mesh,
+        asked=options.asked,
     )
 
 
 def _steps(options: Options, data: Data, batch: int) -> int:
-    """Give the length of the run; unless an option says it, all of a stream must come first."""
+    """Give the length of the run; unless that is known, all of a stream must come first."""
     if options.steps:
         return options.steps
-    tokens = options.tokens or data.whole() * data.length
+    tokens = options.tokens or RECIPES[options.size].tokens or data.whole() * data.length
     return max(1, tokens // (batch * data.length))
 
 

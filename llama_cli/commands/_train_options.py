@@ -27,6 +27,7 @@ class Options:
     activations: Activations
     lr: float | None
     warmup: int | None
+    warmup_from: float
     seed: int
     device: str
     dtype: DType | None
@@ -41,6 +42,7 @@ class Options:
     dry_run: bool
     quiet: bool
     verbose: bool
+    asked: str = ""  # all of them and their origins, as TOML
     cross_document: bool = True
 
 
@@ -57,7 +59,7 @@ def dry_run(options: Options) -> str:
         sequences = len(shards)
         length = shards.tokens // max(sequences, 1) - 1
         config = config.with_data(vocab_size=shards.vocab_size, context=length)
-    tokens = options.tokens or sequences * config.context or RECIPES[options.size].tokens
+    tokens = options.tokens or RECIPES[options.size].tokens or sequences * config.context
     if options.steps:
         batch = options.batch or default_batch(options.size, config.context)
         tokens = options.steps * batch * config.context

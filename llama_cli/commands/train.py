@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from llama_cli.commands._options import SEEDS, Command, Real
+from llama_cli.commands._options import SEEDS, Command, Real, settings_as_toml
+from llama_cli.commands._train_launch import How, as_rank, launch_options, start
 from llama_cli.commands._train_options import Options, dry_run
 from llama_cli.errors import UsageError
 from llama_cli.model.config import ACTIVATIONS, SIZES
+from llama_cli.training.settings import WARMUP_FROM
 
 ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
 PATH = click.Path(path_type=Path)
@@ -32,7 +34,11 @@ COUNT = click.IntRange(1)
     "for stdin.  [default: stdin when piped, else ./mixed]",
 )
 @click.option("--run", type=PATH, help="Directory of the run.  [default: runs/SIZE]")
-@click.option("--steps", type=COUNT, help="Steps of the whole run.  [default: one pass]")
+@click.option(
+    "--steps",
+    type=COUNT,
+    help="Steps of the whole run.  [default: Table 2's tokens for 7b to 65b, else one pass]",
+)
 @click.option("--tokens", type=COUNT, help="Tokens of the whole run, instead of --steps.")
 @click.option(
     "--batch",
@@ -79,6 +85,14 @@ COUNT = click.IntRange(1)
     "--warmup",
     type=click.IntRange(0),
     help="Steps to the highest rate.  [default: 2000, or a quarter of a short run]",
+)
+@click.option(
+    "--warmup-from",
+    type=Real(0, 1),
+    default=WARMUP_FROM,
+    show_default=True,
+    metavar="SHARE",
+    help="Where the warm-up begins, as a share of --lr; 0 is usual elsewhere.",
 )
 @click.option(
     "--seed",
@@ -149,13 +163,14 @@ COUNT = click.IntRange(1)
     type=PATH,
     help="The .model file of the data.  [default: the embedded one, if the data is made with it]",
 )
+@launch_options
 @click.option(
     "-n",
     "--dry-run",
     is_flag=True,
     help="Print parameters, memory, FLOPs, GPU-hours and energy, and train nothing.",
 )
-def command(**options: Any) -> None:
+def command(how: How, **options: Any) -> None:
     """Train a model; run the same command again to resume.
 
     Reads the sequences that `llama mix` makes, in their order, as often as --steps needs.
@@ -172,12 +187,15 @@ def command(**options: Any) -> None:
     line a step; MFU is (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or
     over the fastest matrix product measured at the start on a CPU.
     """
-    chosen = Options(**options)
+    chosen = Options(**options, asked=settings_as_toml())
     if chosen.steps and chosen.tokens:
         raise UsageError("--steps and --tokens say the same, give one", hint="llama train --help")
     if chosen.dry_run:
         click.echo(dry_run(chosen))
         return
+    if start(how, chosen):
+        return
     from llama_cli.commands._train import main
 
-    main(chosen)
+    with as_rank():
+        main(chosen)

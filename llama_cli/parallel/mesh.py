@@ -9,7 +9,8 @@ gradients cross to the others (HSDP). What a process is, torchrun says in RANK, 
 LOCAL_RANK, MASTER_ADDR and MASTER_PORT. One process alone needs nothing of all this.
 
 When a rank fails, the others fail after it, because it no longer answers. One of them speaks:
-the first that claims the word in the store that all share.
+the first that claims the word in the store that all share. That a rank no longer answers is the
+launcher's to say, if there is one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from llama_cli.errors import Elsewhere, LlamaError, UsageError
+from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError
 from llama_cli.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORD = "llama/word"  # in the store: how many ranks wanted to say how the run ended
-LOST = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
+LOSSES = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +246,12 @@ def _one_voice(store: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        lost = _is_loss(error)
+        if lost and LAUNCHER in os.environ:  # which has the words, and may go on
+            raise Elsewhere(str(error), exit_code=LOST) from error
         if not _claimed(store):
             raise Elsewhere(str(error), exit_code=getattr(error, "exit_code", 1)) from error
-        if _is_loss(error):
+        if lost:
             raise LlamaError(
                 "a process of this run has gone", hint="the same command again"
             ) from error
@@ -265,4 +269,4 @@ def _is_loss(error: Exception) -> bool:
     if isinstance(error, dist.DistError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in LOST)
+    return isinstance(error, RuntimeError) and any(word in text for word in LOSSES)

@@ -1,6 +1,7 @@
 """A whole training run in a directory, which the same call continues.
 
     RUN/settings.json   what decides the weights; another value is refused
+    RUN/config.toml     every option of the last start, and where it came from
     RUN/log.jsonl       log.py
     RUN/checkpoint-*/   checkpoint.py
     RUN/skipped.json    spike.py, if batches are left out
@@ -53,7 +54,7 @@ from llama_cli.training.spike import Guard, Left, Skipped
 from llama_cli.training.start import Start
 from llama_cli.training.stop import Stop, stoppable
 
-SETTINGS = "settings.json"
+SETTINGS, CONFIG = "settings.json", "config.toml"
 ENDS = (Signals.SIGTERM, Signals.SIGINT)  # after which a run is saved and ends
 VALIDATION_SEQUENCES = 64  # the first of the validation data; ours
 
@@ -89,6 +90,7 @@ class Job:
     start: Start | None = None  # whose weights are the first
     way: Way = Way()
     mesh: Mesh = ONE
+    asked: str = ""  # the options of the command and their origins, as TOML
 
     def decisive(self) -> dict[str, Any]:
         """Name everything on which the final weights depend."""
@@ -152,6 +154,8 @@ def _opened(job: Job) -> tuple[Path | None, Skipped]:
         _attention(job)  # raises before settings are written that its cure would contradict
     _same_run(job)
     clear_leftovers(job.run)
+    if job.asked:
+        _put(job.run / CONFIG, job.asked)
     skipped = Skipped.load(job.run)
     while found := newest(job.run):
         known = Skipped.from_json(about(found).get("skipped", ()))
@@ -460,9 +464,7 @@ def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
 def _same_run(job: Job) -> None:
     path, wanted = job.run / SETTINGS, job.decisive()
     if not path.exists():
-        part = path.with_name(f".{SETTINGS}.part")
-        part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        part.rename(path)
+        _put(path, json.dumps(wanted, indent=2) + "\n")
         return
     held = _held(path)
     for name, value in wanted.items():
@@ -471,6 +473,13 @@ def _same_run(job: Job) -> None:
                 f"{job.run} holds a run with {_difference(name, held.get(name), value)}",
                 hint="llama train --run ANOTHER, or the settings it was begun with",
             )
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file that is whole or not there."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.rename(path)
 
 
 def _held(path: Path) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.shell import sh
+from tests.unit.training import write_sequences
 
 HOURS = "llama carbon --json"
 
@@ -98,3 +99,24 @@ def test_a_number_names_a_file(tmp_path: Path) -> None:
     (tmp_path / "llama.toml").write_text("[filter]\noutput = 3\n")
     assert sh("llama filter", tmp_path, stdin="").returncode == 0
     assert (tmp_path / "3").exists()
+
+
+def test_a_run_keeps_its_options_and_can_be_asked_for_again_by_them(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "data")
+    (tmp_path / "llama.toml").write_text("[train]\nbatch = 5\n")
+    first = "llama train --data data --device cpu --steps 2 --run 'a \"run\"'"
+    done = sh(first, tmp_path, env={"LLAMA_TRAIN_LR": "0.002"})
+    assert done.returncode == 0, done.stderr
+    kept = (tmp_path / 'a "run"' / "config.toml").read_text(encoding="utf-8")
+    for line in (
+        "[train]",
+        "steps = 2  # command line",
+        "lr = 0.002  # environment",
+        "batch = 5  # llama.toml",
+        "warmup-from = 0.1  # default",
+    ):
+        assert line in kept.splitlines()
+    (tmp_path / "llama.toml").unlink()
+    again = sh("llama train --config 'a \"run\"/config.toml'", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert 'a "run" is finished: ' in again.stderr

@@ -35,6 +35,7 @@ def start(arguments: str, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that a signal can go to it with all that it starts
     )
 
 

@@ -30,6 +30,7 @@ PLAIN = Options(
     activations="keep",
     lr=None,
     warmup=None,
+    warmup_from=0.1,
     seed=0,
     device="cpu",
     dtype=None,
@@ -65,6 +66,14 @@ def test_steps_and_tokens_say_the_length_of_the_run(tmp_path: Path) -> None:
     assert made(tmp_path, steps=7).settings.steps == 7
     assert made(tmp_path, tokens=7 * 4 * LENGTH).settings.steps == 7
     assert made(tmp_path, tokens=1).settings.steps == 1
+
+
+def test_the_papers_sizes_take_everything_from_table_2(tmp_path: Path) -> None:
+    job = made(tmp_path, size="33b", batch=None)
+    tokens = job.settings.batch * LENGTH
+    assert (job.settings.lr, tokens, job.settings.warmup) == (1.5e-4, 2048 * 2048, 2000)
+    assert job.settings.steps * tokens == pytest.approx(1.4e12, rel=1e-5)  # whatever the data
+    assert job.settings.warmup_from == 0.1
 
 
 def test_the_model_fits_the_data(tmp_path: Path) -> None:
