@@ -20,6 +20,7 @@ from llama_cli.model.transformer import Transformer, init_weights
 TINY = ModelConfig(dim=128, layers=2, heads=2, hidden=256, vocab_size=300, context=64)
 BATCH, LENGTH = 2, 48
 COMPILES = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+PARTITIONS = "aot_eager_decomp_partition"  # inductor's partitioner without its compilation
 BY_HAND: tuple[Activations, ...] = ("linear", "full")
 
 
@@ -187,7 +188,9 @@ def kept(activations: Activations, layers: int, rows: int, *, compile: bool) -> 
     """Count the bytes that a forward leaves for the backward, each storage once."""
     model = Transformer(replace(WIDE, layers=layers), activations=activations)
     init_weights(model, 0)
-    states = torch.compile(model.states, fullgraph=True, backend="aot_eager_decomp_partition") if compile else model.states
+    states = (
+        torch.compile(model.states, fullgraph=True, backend=PARTITIONS) if compile else model.states
+    )
     storages: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -221,7 +224,7 @@ def test_a_layer_keeps_what_it_promises(activations: Activations, most: float) -
 
 
 @COMPILES
-@pytest.mark.slow  # torch.compile makes and compiles the layer four times
+@pytest.mark.slow  # torch.compile makes the layer four times
 @pytest.mark.parametrize(("activations", "most"), [("keep", 35.0), ("linear", 23.0), ("full", 2.0)])
 def test_a_compiled_layer_keeps_no_more(activations: Activations, most: float) -> None:
     torch._dynamo.reset()
@@ -229,21 +232,31 @@ def test_a_compiled_layer_keeps_no_more(activations: Activations, most: float) -
 
 
 @COMPILES
-@pytest.mark.slow  # torch.compile again
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("activations", ACTIVATIONS)
-def test_a_compiled_model_has_the_gradients_of_one_that_is_not(
-    activations: Activations, bf16: bool
+@pytest.mark.slow  # torch.compile, and once the compiler of C++
+@pytest.mark.parametrize(
+    ("activations", "attention", "bf16", "backend"),
+    [
+        ("keep", "sdpa", True, PARTITIONS),
+        ("linear", "sdpa", False, PARTITIONS),
+        ("linear", "reference", False, PARTITIONS),
+        ("linear", "sdpa", True, "inductor"),
+        ("full", "sdpa", False, PARTITIONS),
+        ("full", "sdpa", True, PARTITIONS),
+    ],
+)
+def test_a_compiled_model_is_one_graph_and_has_the_same_gradients(
+    activations: Activations, attention: str, bf16: bool, backend: str
 ) -> None:
     torch._dynamo.reset()
-    model, other = (make(activations, dtype=torch.float32) for _ in range(2))
-    compiled = torch.compile(other.states, fullgraph=True)
-    plain = gradients(model, bf16=bf16)
+    config = replace(TINY, layers=1)
+    model, other = (
+        make(activations, config=config, attention=attention, dtype=torch.float32) for _ in "12"
+    )
+    compiled = torch.compile(other.states, fullgraph=True, backend=backend)
     found = gradients(other, bf16=bf16, states=compiled)
-    plain = {name: x for name, x in plain.items() if name in found}
-    assert len(plain) >= 20
-    for name, x in plain.items():
-        close = (found[name] - x).norm() / x.norm()
+    plain = gradients(model, bf16=bf16)
+    for name, x in found.items():
+        close = (plain[name] - x).norm() / x.norm()
         assert close < (0.05 if bf16 else 1e-4), name
 
 
