@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from math import ceil
 from pathlib import Path
 
 from llama_cli.commands._model import pick_device
-from llama_cli.commands._train_data import default_data, keep_stream, open_data
+from llama_cli.commands._train_data import keep_data, open_data, open_validation, where_from
 from llama_cli.commands._train_options import Options
+from llama_cli.commands._train_start import refuse_tokenizer
 from llama_cli.errors import LlamaError
-from llama_cli.model.config import SIZES
+from llama_cli.model.config import SIZES, ModelConfig
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.parallel.mesh import ONE, Mesh, joined
 from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
-from llama_cli.training.batch import Batch
-from llama_cli.training.data import Data, apart, first_rows
+from llama_cli.training.data import Data
+from llama_cli.training.instructions import Instructions
 from llama_cli.training.lock import locked
 from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
-from llama_cli.training.run import VALIDATION_SEQUENCES, Job, Listener, Way, train
-from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
+from llama_cli.training.run import Job, Listener, Way, train
+from llama_cli.training.settings import (
+    EPOCHS,
+    RECIPES,
+    SHARE_OF_LR,
+    Settings,
+    default_batch,
+    default_warmup,
+    tuning_batch,
+    tuning_warmup,
+)
 from llama_cli.training.speed import native_dtype
+from llama_cli.training.start import Start
 
 EVERY = 1000  # steps between checkpoints of a long run; ours
 
@@ -39,14 +51,14 @@ def _train(options: Options, mesh: Mesh) -> None:
     run = options.run or Path("runs") / options.size
     quiet = options.quiet or not mesh.first
     progress = Progress("train", quiet=quiet)
-    where = mesh.told((options.data or default_data()) if mesh.first else "")
+    where = mesh.told(where_from(options) if mesh.first else "")
     with ExitStack() as stack:
         if mesh.first:
             stack.enter_context(locked(run))
         with mesh.first_alone():  # it may have to write the data that all read
             if mesh.first:
-                keep_stream(options, run, where, stack)
-            data = open_data(run, where, mesh, progress)
+                keep_data(options, run, where, stack, progress)
+            data = open_data(options, run, where, mesh, progress)
         job = make_job(options, run, data, progress, mesh)
         shown = Shown(progress, job.settings.steps)
         listener = Listener(time.perf_counter, time.process_time, progress.say, shown)
@@ -85,31 +97,24 @@ class Shown:
 def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: Mesh = ONE) -> Job:
     """Open the tokenizer, and settle every default."""
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
+    start = Start.find(options.start) if options.start else None
     device = pick_device(options.device, "train")
-    batch = options.batch or default_batch(options.size, data.length)
-    steps = _steps(options, data, batch)
+    settings = _settings(options, data, device)
+    steps = settings.steps
     tenth = min(EVERY, max(1, -(-steps // 10)))
     on_gpu = device == "cuda"
-    if data.ended and steps * batch > len(data):
-        passes = steps * batch / len(data)
+    if data.ended and steps * settings.batch > len(data) and not options.instructions:
+        passes = steps * settings.batch / len(data)
         progress.say(f"{len(data):,} sequences are read {passes:.1f} times, in the same order")
     return Job(
         run,
-        options.size,
-        SIZES[options.size].with_data(vocab_size=data.vocab_size, context=data.length),
-        Settings(
-            steps=steps,
-            batch=batch,
-            lr=options.lr or RECIPES[options.size].lr,
-            warmup=default_warmup(steps) if options.warmup is None else options.warmup,
-            warmup_from=options.warmup_from,
-            seed=options.seed,
-            dtype=options.dtype or native_dtype(device),
-            cross_document=options.cross_document,
-        ),
+        (start.size or "custom") if start else options.size,
+        _config(options, start, data),
+        settings,
         data,
-        validation=_validation(options, data),
+        validation=open_validation(options, data),
         tokenizer=_tokenizer(tokenizer, data, progress),
+        start=start,
         way=Way(
             device=device,
             attention=options.attention,
@@ -126,26 +131,58 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
     )
 
 
+def _config(options: Options, start: Start | None, data: Data) -> ModelConfig:
+    """Fit the model to the data.
+
+    Raises:
+        LlamaError: weights to begin with have another vocabulary.
+    """
+    if start:
+        start.refuse_unless(vocab_size=data.vocab_size)
+        if data.tokenizer_sha256:
+            refuse_tokenizer(options, start, data.tokenizer_sha256)
+    config = start.config if start else SIZES[options.size]
+    return config.with_data(vocab_size=data.vocab_size, context=data.length)
+
+
+def _settings(options: Options, data: Data, device: str) -> Settings:
+    taught, recipe = isinstance(data, Instructions), RECIPES[options.size]
+    batch = options.batch or _batch(options, data)
+    steps = _steps(options, data, batch)
+    warmup = tuning_warmup(steps) if taught else default_warmup(steps)
+    return Settings(
+        steps=steps,
+        batch=batch,
+        lr=options.lr or recipe.lr * (SHARE_OF_LR if taught else 1),
+        warmup=warmup if options.warmup is None else options.warmup,
+        warmup_from=options.warmup_from,
+        seed=options.seed,
+        dtype=options.dtype or native_dtype(device),
+        cross_document=options.cross_document and not taught,
+    )
+
+
+def _batch(options: Options, data: Data) -> int:
+    if isinstance(data, Instructions):
+        return tuning_batch(len(data), data.conversations)
+    return default_batch(options.size, data.length)
+
+
 def _steps(options: Options, data: Data, batch: int) -> int:
-    """Give the length of the run; unless that is known, all of a stream must come first."""
+    """Give the length of the run: an option's, Table 2's, or that of the data.
+
+    A stream's length is known when all of it has come.
+    """
     if options.steps:
         return options.steps
-    tokens = options.tokens or RECIPES[options.size].tokens or data.whole() * data.length
-    return max(1, tokens // (batch * data.length))
-
-
-def _validation(options: Options, data: Data) -> Batch | None:
-    if options.validation is None:
-        return None
-    batch = Batch(
-        first_rows(
-            options.validation,
-            VALIDATION_SEQUENCES,
-            length=data.length,
-            vocab_size=data.vocab_size,
-        )
-    )
-    return batch if options.cross_document else apart(batch)
+    tokens = options.tokens
+    if not options.epochs and not options.start:
+        tokens = tokens or RECIPES[options.size].tokens
+    if tokens:
+        return max(1, tokens // (batch * data.length))
+    if isinstance(data, Instructions):  # every conversation is learnt
+        return ceil((options.epochs or EPOCHS) * len(data) / batch)
+    return max(1, int((options.epochs or 1) * data.whole() // batch))
 
 
 def _tokenizer(given: Tokenizer | None, data: Data, progress: Progress) -> bytes | None:

@@ -166,8 +166,8 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
 
     run = options.run or Path("runs") / options.size
     progress = Progress("train", quiet=options.quiet)
-    with _kept_data(options, run, place) as data:
-        words = [*sys.argv[1:], *_from_stdin(), "--data", data]
+    with _kept_data(options, run, place, progress) as data:
+        words = [*sys.argv[1:], *_from_stdin(), *data]
         launch(
             Launch(
                 [sys.executable, "-m", "llama_cli", *words],
@@ -181,36 +181,38 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
 
 
 @contextmanager
-def _kept_data(options: Options, run: Path, place: Place) -> Iterator[str]:
-    """Say what the processes read; what is piped in is kept where all of them can.
+def _kept_data(
+    options: Options, run: Path, place: Place, progress: Progress
+) -> Iterator[list[str]]:
+    """Say in words what the processes read; what is piped in is kept where all of them can.
 
     Raises:
         UsageError: several machines cannot read one pipe.
     """
     if place.most > 1:  # a first process among them keeps what is a file
-        if options.data == "-":
+        if "-" in (options.data, options.instructions):
             raise UsageError("several machines cannot read one pipe", hint="llama mix -o mixed")
-        yield options.data or "mixed"
+        yield [] if options.instructions else ["--data", options.data or "mixed"]
     elif options.data and Path(options.data).is_dir():
-        yield options.data
+        yield ["--data", options.data]
     else:
-        with _kept_stream(options, run) as where:
-            yield where
+        with _kept_stream(options, run, progress) as data:
+            yield data
 
 
 @contextmanager
-def _kept_stream(options: Options, run: Path) -> Iterator[str]:
-    from llama_cli.commands._train_data import KEPT, default_data, is_stream, keep_stream
+def _kept_stream(options: Options, run: Path, progress: Progress) -> Iterator[list[str]]:
+    from llama_cli.commands._train_data import KEPT, is_stream, keep_data, where_from
     from llama_cli.training.lock import locked
 
-    where = options.data or default_data()
+    where = where_from(options)
     with ExitStack() as stack:
         if is_stream(where):
             with locked(run):  # raises if another run holds it
                 pass
-            keep_stream(options, run, where, stack)
+            keep_data(options, run, where, stack, progress)
             os.environ[KEPT] = "1"
-        yield where
+        yield [] if options.instructions else ["--data", where]
 
 
 def _from_stdin() -> list[str]:

@@ -44,6 +44,9 @@ class Options:
     verbose: bool
     asked: str = ""  # all of them and their origins, as TOML
     cross_document: bool = True
+    start: Path | None = None  # --from
+    instructions: str | None = None
+    epochs: float | None = None
 
 
 def dry_run(options: Options) -> str:
@@ -52,6 +55,10 @@ def dry_run(options: Options) -> str:
     from llama_cli.carbon.words import describe as describe_carbon  # zstandard, not for --help
 
     config, sequences = SIZES[options.size], 0
+    if options.start:
+        from llama_cli.training.start import Start  # torch, only to look into a checkpoint
+
+        config = Start.find(options.start).config
     if options.data and Path(options.data).is_dir():
         from llama_cli.shards.read import Shards  # numpy, only to read shards
 
@@ -59,7 +66,8 @@ def dry_run(options: Options) -> str:
         sequences = len(shards)
         length = shards.tokens // max(sequences, 1) - 1
         config = config.with_data(vocab_size=shards.vocab_size, context=length)
-    tokens = options.tokens or RECIPES[options.size].tokens or sequences * config.context
+    papers = None if options.start else RECIPES[options.size].tokens
+    tokens = options.tokens or papers or sequences * config.context
     if options.steps:
         batch = options.batch or default_batch(options.size, config.context)
         tokens = options.steps * batch * config.context

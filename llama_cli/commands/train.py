@@ -9,8 +9,8 @@ import click
 
 from llama_cli.commands._options import SEEDS, Command, Real, settings_as_toml
 from llama_cli.commands._train_launch import How, as_rank, launch_options, start
-from llama_cli.commands._train_options import Options, dry_run
-from llama_cli.errors import UsageError
+from llama_cli.commands._train_options import dry_run
+from llama_cli.commands._train_start import settle
 from llama_cli.model.config import ACTIVATIONS, SIZES
 from llama_cli.training.settings import WARMUP_FROM
 
@@ -23,9 +23,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--size",
     type=click.Choice(list(SIZES)),
-    default="3m",
-    show_default=True,
-    help="The model: the paper's 7b to 65b, or one for a laptop.",
+    help="The model: the paper's 7b to 65b, or one for a laptop.  [default: 3m, or that of --from]",
 )
 @click.option(
     "--data",
@@ -33,7 +31,25 @@ COUNT = click.IntRange(1)
     help="Sequences: a shard directory, a .jsonl[.zst], or - "
     "for stdin.  [default: stdin when piped, else ./mixed]",
 )
-@click.option("--run", type=PATH, help="Directory of the run.  [default: runs/SIZE]")
+@click.option(
+    "--from",
+    "start",
+    type=PATH,
+    metavar="DIR",
+    help="Begin with the weights of this checkpoint, or of the newest of this run.",
+)
+@click.option(
+    "--instructions",
+    metavar="FILE",
+    help="Learn from conversations instead of --data: JSON lines (plain or compressed) of prompt "
+    "and response, of chat messages, or in Alpaca's form; - for stdin.",
+)
+@click.option(
+    "--run",
+    type=PATH,
+    help="Directory of the run.  [default: runs/SIZE, with --from runs/SIZE-instructions or "
+    "-continued]",
+)
 @click.option(
     "--steps",
     type=COUNT,
@@ -41,9 +57,15 @@ COUNT = click.IntRange(1)
 )
 @click.option("--tokens", type=COUNT, help="Tokens of the whole run, instead of --steps.")
 @click.option(
+    "--epochs",
+    type=Real(0, min_open=True),
+    help="Passes over the data, instead of --steps.  [default: 1; 3 of --instructions]",
+)
+@click.option(
     "--batch",
     type=COUNT,
-    help="Sequences a step.  [default: by size; the paper's 4M tokens for 7b to 65b]",
+    help="Sequences a step.  [default: by size, the paper's 4M tokens for 7b to 65b; of "
+    "--instructions, what holds 128 conversations]",
 )
 @click.option(
     "--micro-batch",
@@ -79,12 +101,13 @@ COUNT = click.IntRange(1)
 @click.option(
     "--lr",
     type=Real(0, min_open=True),
-    help="Highest learning rate.  [default: by size, Table 2]",
+    help="Highest learning rate.  [default: by size, Table 2; of --instructions, a fifteenth]",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(0),
-    help="Steps to the highest rate.  [default: 2000, or a quarter of a short run]",
+    help="Steps to the highest rate.  [default: 2000, or a quarter of a short run; 3% of one on "
+    "--instructions]",
 )
 @click.option(
     "--warmup-from",
@@ -143,7 +166,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--validation",
     metavar="PATH",
-    help="Sequences whose loss is measured, given as --data is; the first 64 are used.",
+    help="Sequences whose loss is measured, given as --data or --instructions is; 64 are used.",
 )
 @click.option(
     "--validation-every",
@@ -174,11 +197,13 @@ def command(how: How, **options: Any) -> None:
     """Train a model; run the same command again to resume.
 
     Reads the sequences that `llama mix` makes, in their order, as often as --steps needs.
-    Sequences from JSON lines are first kept in RUN/data, at 2 bytes a token.
+    Sequences from JSON lines are kept in RUN/data, at 2 bytes a token, while training goes on;
+    without --steps or --tokens it waits for the last, as they say how long it is.
 
     \b
       llama fetch github . | llama filter | llama tokenize | llama mix | llama train
       llama train --size 15m --data mixed --validation held-out --steps 2000
+      llama train --from runs/15m --instructions chats.jsonl --validation held-out.jsonl
       llama train --size 33b --dry-run
 
     A stopped run continues from its newest whole checkpoint, to the same bits as one that was
@@ -187,9 +212,7 @@ def command(how: How, **options: Any) -> None:
     line a step; MFU is (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or
     over the fastest matrix product measured at the start on a CPU.
     """
-    chosen = Options(**options, asked=settings_as_toml())
-    if chosen.steps and chosen.tokens:
-        raise UsageError("--steps and --tokens say the same, give one", hint="llama train --help")
+    chosen = settle({**options, "asked": settings_as_toml()})
     if chosen.dry_run:
         click.echo(dry_run(chosen))
         return
