@@ -81,13 +81,19 @@ class Mesh:
         return self.rank == 0
 
     def rows(self, batch: int) -> range:
-        """Give this rank's part of a batch.
+        """Give this rank's part of a batch; where it does not divide, some have one row more.
 
         >>> Mesh(data=4, tensor=2, rank=5).rows(8)
         range(4, 6)
+        >>> [len(Mesh(data=3, rank=rank).rows(8)) for rank in range(3)]
+        [2, 3, 3]
         """
-        each = batch // self.data
-        return range(self.data_rank * each, (self.data_rank + 1) * each)
+        first, after = (rank * batch // self.data for rank in (self.data_rank, self.data_rank + 1))
+        return range(first, after)
+
+    def most_rows(self, batch: int) -> int:
+        """Count the rows of the rank that has most of them."""
+        return -(-batch // self.data)
 
     def axis(self, name: str) -> DeviceMesh:
         """Give the ranks along "data" (HSDP's two axes, if there are replicas) or "tensor"."""
@@ -135,7 +141,7 @@ ONE = Mesh()
 
 
 def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
-    """Refuse a model or a batch that does not divide over the mesh, in one line.
+    """Refuse a model that does not divide over the mesh, or a batch too small for it, in one line.
 
     Raises:
         UsageError: it does not.
@@ -156,10 +162,11 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
                 f"the {count:,} {what} do not divide by {mesh.tensor} tensor ranks",
                 hint=f"llama train --tensor {_divisor(mesh.tensor, config)}",
             )
-    if batch % mesh.data:
+    if batch < mesh.data:
         raise UsageError(
-            f"a batch of {batch:,} sequences does not divide by {mesh.data} data ranks",
-            hint=f"llama train --batch {-(-batch // mesh.data) * mesh.data}",
+            f"a batch of {batch:,} {'sequence' if batch == 1 else 'sequences'} leaves nothing to "
+            f"some of {mesh.data} data ranks",
+            hint=f"llama train --batch {mesh.data}",
         )
 
 
@@ -210,13 +217,13 @@ def joined(device: str, *, tensor: int = 1, replicas: int = 1) -> Iterator[Mesh]
         Elsewhere: another rank has said how the run ended.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    mesh = shape(world, tensor=tensor, replicas=replicas)
     if world == 1:
-        yield replace(mesh, device=device)
+        yield replace(shape(1, tensor=tensor, replicas=replicas), device=device)
         return
     store, rank, _ = next(iter(rendezvous("env://")))
-    mesh = _begin(replace(mesh, rank=rank), device, store)
     with _one_voice(store):
+        mesh = replace(shape(world, tensor=tensor, replicas=replicas), rank=rank)
+        mesh = _begin(mesh, device, store)
         yield mesh
         mesh.wait()  # else a process that ends early takes the others' connections with it
         dist.destroy_process_group()
@@ -260,7 +267,8 @@ def _one_voice(store: Any) -> Iterator[None]:
 
 def _claimed(store: Any) -> bool:
     with suppress(Exception):  # the store has gone with the process that held it: speak
-        return int(store.add(WORD, 1)) == 1
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store stays
+        return int(store.add(f"{WORD}/{again}", 1)) == 1
     return True
 
 

@@ -43,6 +43,19 @@ class Batch:
         counts = torch.zeros_like(self.tokens[:, 1:], dtype=torch.bool)
         return Batch(self.tokens, counts, self.bounds)
 
+    def padded(self, size: int) -> Batch:
+        """Give `size` sequences: these, and their last again without a token that counts.
+
+        >>> Batch(torch.tensor([[1, 2, 3]])).padded(2).targets.tolist()
+        [[2, 3], [-1, -1]]
+        """
+        rows = torch.arange(size).clamp(max=len(self) - 1)
+        counts = torch.ones_like(self.tokens[:, 1:], dtype=torch.bool)
+        counts = (counts if self.counts is None else self.counts)[rows]
+        counts[len(self) :] = False
+        bounds = self.bounds
+        return Batch(self.tokens[rows], counts, None if bounds is None else bounds[:, rows])
+
     def to(self, device: torch.device | str) -> Batch:
         """Move it; from pinned memory, the copy runs beside what the GPU does."""
         return self._each(lambda x: x.to(device, non_blocking=True))

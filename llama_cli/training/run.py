@@ -123,13 +123,16 @@ def train(job: Job, listener: Listener) -> bool:
         False if the run was finished already.
 
     Raises:
-        UsageError: model or batch do not divide over the mesh.
+        UsageError: the model does not divide over the mesh, or the batch is too small for it.
         LlamaError: the directory holds a run with other settings.
         NotReadyError: the attention asked for is not there, or not for this dtype or model.
         Interrupted: SIGTERM came; a checkpoint is saved.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
     check(job.mesh, job.config, batch=job.settings.batch, size=job.size)
+    if job.settings.batch % job.mesh.data:
+        rows = f"{job.settings.batch:,} sequences a step over {job.mesh.data} data ranks"
+        listener.say(f"{rows}: some have one more, for which the others wait")
     found, skipped = job.mesh.told(_opened(job) if job.mesh.first else (None, Skipped()))
     if found and step_of(found) >= job.settings.steps:
         if job.mesh.first and not (job.run / PICTURE).exists():
@@ -275,6 +278,8 @@ class _Loop:
         batch = job.data.batch(number, size, job.mesh.rows(size))
         if not job.settings.cross_document and batch.bounds is None:
             batch = apart(batch)
+        if size % job.mesh.data:  # all ranks make the same calls
+            batch = batch.padded(job.mesh.most_rows(size))
         return batch.pinned() if job.way.device == "cuda" else batch
 
     def _is_fit(self, step: Step, batch: int) -> bool:

@@ -15,8 +15,9 @@ from tests.shell import sh
 from tests.unit.test_training_launch import free_port
 from tests.unit.training import write_sequences
 
-# 3.4 million weights; most of the time is torch's start, in the launcher and in each process
-TRAIN = "train --data ../data --device cpu --dtype fp32 --batch 4 --steps 16 --checkpoint-every 4"
+# 3.4 million weights; most of the time is torch's start, in the launcher and in each process.
+# 5 sequences a step, so that some processes have one more than others.
+TRAIN = "train --data ../data --device cpu --dtype fp32 --batch 5 --steps 16 --checkpoint-every 4"
 TWO = f"{TRAIN} --processes 2"
 
 
@@ -91,14 +92,14 @@ def test_sigterm_and_ctrl_c_save_and_the_same_command_goes_on(runs: Path) -> Non
 
 
 def test_an_error_of_the_processes_is_one_line_said_once(runs: Path) -> None:
-    done = sh(f"llama {TWO} --run odd --batch 3", runs)
+    done = sh(f"llama {TWO} --run odd --tensor 3", runs)
     assert (done.returncode, done.stdout) == (2, "")
     said = done.stderr.splitlines()
-    wrong = "llama train: a batch of 3 sequences does not divide by 2 data ranks"
+    wrong = "llama train: 2 processes cannot be shared by tensor groups of 3"
     assert [said[0], *said[-2:]] == [
         "llama train: 2 processes on this machine",
         wrong,
-        "  try: llama train --batch 4",
+        "  try: llama train --tensor 1",
     ]
     assert said.count(wrong) == 1
 
