@@ -9,6 +9,7 @@ averaged: the loss is divided by the tokens of the whole batch (training/loss.py
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 
 import torch
@@ -46,6 +47,8 @@ def shard(
             backward: less memory, half as much more traffic.
     """
     axis = mesh.axis("data")
+    # a layer's output may be a view of its last product; nothing is added to it in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
     # what a layer is given keeps its dtype: rotary tables stay fp32
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,

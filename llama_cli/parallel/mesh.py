@@ -220,7 +220,9 @@ def joined(device: str, *, tensor: int = 1, replicas: int = 1) -> Iterator[Mesh]
     if world == 1:
         yield replace(shape(1, tensor=tensor, replicas=replicas), device=device)
         return
-    store, rank, _ = next(iter(rendezvous("env://")))
+    found, rank, _ = next(iter(rendezvous("env://")))
+    # torchrun's store may stay when it starts the processes again
+    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
     with _one_voice(store):
         mesh = replace(shape(world, tensor=tensor, replicas=replicas), rank=rank)
         mesh = _begin(mesh, device, store)
@@ -237,8 +239,8 @@ def _begin(mesh: Mesh, device: str, store: Any) -> Mesh:
         options["device_id"] = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(options["device_id"])
     backend = "nccl" if device == "cuda" else "gloo"
-    kept = PrefixStore("group", store)
-    dist.init_process_group(backend, store=kept, rank=mesh.rank, world_size=mesh.size, **options)
+    options |= {"store": store, "rank": mesh.rank, "world_size": mesh.size}
+    dist.init_process_group(backend, **options)
     if mesh.replicas > 1:
         sizes = {"replicate": mesh.replicas, "shard": mesh.shards, "tensor": mesh.tensor}
     else:
@@ -267,8 +269,7 @@ def _one_voice(store: Any) -> Iterator[None]:
 
 def _claimed(store: Any) -> bool:
     with suppress(Exception):  # the store has gone with the process that held it: speak
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store stays
-        return int(store.add(f"{WORD}/{again}", 1)) == 1
+        return int(store.add(WORD, 1)) == 1
     return True
 
 
