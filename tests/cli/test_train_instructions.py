@@ -46,6 +46,19 @@ def test_fine_tuning_lowers_the_loss_of_held_out_responses(ready: Path) -> None:
     assert json.loads((ready / "whole/template.json").read_text())["user"] == "User: {}\n\n"
 
 
+def test_two_processes_learn_what_one_does(ready: Path) -> None:
+    """The responses of a batch weigh the same, on whatever rank their number is larger."""
+    tune = f"llama {TUNE} --batch 4 --lr 3e-3 --steps 6 -q"
+    done = sh(f"{tune} --run one && {tune} --processes 2 --run two", ready)
+    assert done.returncode == 0, done.stderr
+    found = [
+        [line["loss"] for line in read_log(ready / run / "log.jsonl") if "loss" in line]
+        for run in ("one", "two")
+    ]
+    assert len(found[0]) == 6
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
 def test_what_is_not_said_follows_from_the_checkpoint(ready: Path) -> None:
     done = sh(f"cat i.jsonl | llama {TUNE.replace('i.jsonl', '-')} -q", ready)
     assert (done.returncode, done.stderr) == (0, "")
