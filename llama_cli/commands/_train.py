@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
 from llama_cli.commands._model import pick_device
 from llama_cli.commands._train_data import keep_data, open_data, open_validation, where_from
 from llama_cli.commands._train_options import Options
+from llama_cli.commands._train_seeing import Seeing, listening, tracking
 from llama_cli.commands._train_start import refuse_tokenizer
 from llama_cli.errors import LlamaError
 from llama_cli.model.config import SIZES, ModelConfig
@@ -20,9 +21,8 @@ from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Data
 from llama_cli.training.instructions import Instructions
 from llama_cli.training.lock import locked
-from llama_cli.training.log import Line
 from llama_cli.training.plot import curves, draw
-from llama_cli.training.run import Job, Listener, Way, train
+from llama_cli.training.run import Job, Way, train
 from llama_cli.training.settings import (
     EPOCHS,
     RECIPES,
@@ -39,14 +39,14 @@ from llama_cli.training.start import Start
 EVERY = 1000  # steps between checkpoints of a long run; ours
 
 
-def main(options: Options) -> None:
+def main(options: Options, seeing: Seeing) -> None:
     """Train as the options say."""
     device = pick_device(options.device, "train")
     with joined(device, tensor=options.tensor, replicas=options.replicas) as mesh:
-        _train(options, mesh)
+        _train(options, seeing, mesh)
 
 
-def _train(options: Options, mesh: Mesh) -> None:
+def _train(options: Options, seeing: Seeing, mesh: Mesh) -> None:
     """Train as one rank of the mesh; the first one speaks."""
     run = options.run or Path("runs") / options.size
     quiet = options.quiet or not mesh.first
@@ -55,14 +55,14 @@ def _train(options: Options, mesh: Mesh) -> None:
     with ExitStack() as stack:
         if mesh.first:
             stack.enter_context(locked(run))
+        tell_trackers = stack.enter_context(tracking(seeing, run, progress, mesh))
         with mesh.first_alone():  # it may have to write the data that all read
             if mesh.first:
                 keep_data(options, run, where, stack, progress)
             data = open_data(options, run, where, mesh, progress)
         job = make_job(options, run, data, progress, mesh)
-        shown = Shown(progress, job.settings.steps)
-        listener = Listener(time.perf_counter, time.process_time, progress.say, shown)
-        trained = train(job, listener)
+        job = replace(job, way=replace(job.way, on_spike=seeing.on_spike))
+        trained = train(job, stack.enter_context(listening(run, progress, tell_trackers, mesh)))
     if quiet:
         return
     if not trained:
@@ -70,28 +70,6 @@ def _train(options: Options, mesh: Mesh) -> None:
         return
     progress.say(f"wrote {find_checkpoint(run)} and {run / 'loss.png'}")
     tell(draw(*curves(run)))
-
-
-class Shown:
-    """The log's lines as words."""
-
-    def __init__(self, progress: Progress, steps: int) -> None:
-        self.progress, self.steps = progress, steps
-
-    def __call__(self, line: Line) -> None:
-        if "validation_loss" in line:
-            self.progress.say(
-                f"step {line['step']:,}: validation loss {line['validation_loss']:.3f}"
-            )
-        else:
-            self.progress.tick(lambda: self._words(line))
-
-    def _words(self, line: Line) -> str:
-        left = (self.steps - line["step"]) * line["seconds"]
-        return (
-            f"step {line['step']:,} of {self.steps:,}, loss {line['loss']:.3f}, "
-            f"{line['tokens_per_second']:,.0f} tokens/s, {left / 60:.0f} min left"
-        )
 
 
 def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: Mesh = ONE) -> Job:
@@ -122,6 +100,7 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
             compile=on_gpu if options.compile is None else options.compile,
             micro_batch=options.micro_batch,
             activations=options.activations,
+            reshard=options.reshard,
             checkpoint_every=options.checkpoint_every or tenth,
             validation_every=options.validation_every or tenth,
             keep=options.keep,

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.commands._train_options import Options
-from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError
+from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError, one_line
 from llama_cli.training.lines import SRUN, Lines
 from llama_cli.training.place import Place, find_place, rank_environment
 
@@ -114,6 +114,8 @@ def start(how: How, options: Options) -> bool:
         return False
     if place.role == "allocation":
         _srun(place)
+    # that a process has gone is ours to tell; torch reads it when it is loaded
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     processes = _processes(how, options, place)
     if processes == place.most == 1:
         return False
@@ -122,20 +124,31 @@ def start(how: How, options: Options) -> bool:
 
 
 @contextmanager
-def as_rank() -> Iterator[None]:
+def as_rank(*, verbose: bool) -> Iterator[None]:
     """Behave as a launcher expects of its processes, if this is one."""
+    if LAUNCHER not in os.environ:
+        yield
+        return
     from llama_cli.training.launch import follow_launcher
 
     follow_launcher()
     try:
         yield
     except Exception as error:
-        if LAUNCHER not in os.environ or not _is_device_failure(error):
-            raise
-        from llama_cli.stream.progress import tell
+        failed = _is_device_failure(error)
+        if failed or (verbose and getattr(error, "exit_code", None) == LOST):
+            _tell(error)
+        if failed:
+            raise Elsewhere(str(error), exit_code=LOST) from error
+        raise
 
-        tell(f"llama train: process {os.environ['RANK']}: {str(error).splitlines()[0]}")
-        raise Elsewhere(str(error), exit_code=LOST) from error
+
+def _tell(error: Exception) -> None:
+    """Say what this process saw, beside what the launcher says of it."""
+    from llama_cli.stream.progress import tell
+
+    what = one_line((str(error).splitlines() or [type(error).__name__])[0])
+    tell(f"llama train: process {os.environ['RANK']}: {what}")
 
 
 def _is_device_failure(error: Exception) -> bool:

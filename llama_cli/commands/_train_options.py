@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_cli.model.config import SIZES, Activations
+from llama_cli.model.config import SIZES, Activations, ModelConfig
+from llama_cli.parallel.gpus import machines
 from llama_cli.parallel.plan import CHINCHILLA_RATIO, plan
+from llama_cli.parallel.propose import least_gpus
 from llama_cli.parallel.words import describe
 from llama_cli.training.settings import RECIPES, DType, default_batch
+
+PAPER_GPU = "a100-80gb"  # section 2.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Options:
     start: Path | None = None  # --from
     instructions: str | None = None
     epochs: float | None = None
+    reshard: bool = True
 
 
 def dry_run(options: Options) -> str:
@@ -54,6 +59,17 @@ def dry_run(options: Options) -> str:
     from llama_cli.carbon.estimate import estimate
     from llama_cli.carbon.words import describe as describe_carbon  # zstandard, not for --help
 
+    config, tokens = planned(options)
+    bf16 = options.dtype != "fp32"
+    found = plan(config, size=options.size, tokens=tokens, bf16=bf16)
+    batch = options.batch or default_batch(options.size, config.context)
+    least = least_gpus(config, machines(PAPER_GPU, 1), batch=batch)
+    words = describe(options.size, found, least=least, gpu=PAPER_GPU)
+    return f"{words}\n\n{describe_carbon(estimate(found.gpu_hours))}"
+
+
+def planned(options: Options) -> tuple[ModelConfig, int]:
+    """Give the model, fitted to the data if they are there, and the tokens of the run."""
     config, sequences = SIZES[options.size], 0
     if options.start:
         from llama_cli.training.start import Start  # torch, only to look into a checkpoint
@@ -71,10 +87,4 @@ def dry_run(options: Options) -> str:
     if options.steps:
         batch = options.batch or default_batch(options.size, config.context)
         tokens = options.steps * batch * config.context
-    found = plan(
-        config,
-        size=options.size,
-        tokens=tokens or CHINCHILLA_RATIO * config.parameters,
-        bf16=options.dtype != "fp32",
-    )
-    return f"{describe(options.size, found)}\n\n{describe_carbon(estimate(found.gpu_hours))}"
+    return config, tokens or CHINCHILLA_RATIO * config.parameters

@@ -37,7 +37,7 @@ def settle(options: dict[str, Any]) -> Options:
         raise LlamaError(
             f"{start.checkpoint} is no {options['size']}: its width is {start.config.dim:,} "
             f"in {start.config.layers} layers",
-            hint=f"llama train --from {chosen.start}, without --size",
+            hint=f"llama train --from {chosen.start}",
         )
     purpose = "instructions" if chosen.instructions else "continued"
     tokenizer = start.checkpoint / TOKENIZER

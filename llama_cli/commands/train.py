@@ -9,7 +9,8 @@ import click
 
 from llama_cli.commands._options import SEEDS, Command, Real, settings_as_toml
 from llama_cli.commands._train_launch import How, as_rank, launch_options, start
-from llama_cli.commands._train_options import dry_run
+from llama_cli.commands._train_plan import Where, plan_options, refuse, show
+from llama_cli.commands._train_seeing import Seeing, seeing_options, watch
 from llama_cli.commands._train_start import settle
 from llama_cli.model.config import ACTIVATIONS, SIZES
 from llama_cli.training.settings import WARMUP_FROM
@@ -99,6 +100,13 @@ COUNT = click.IntRange(1)
     "memory, a third more work).",
 )
 @click.option(
+    "--reshard/--no-reshard",
+    default=True,
+    show_default=True,
+    help="Give a layer's weights back between its forward and its backward: less memory, half as "
+    "much more sent.",
+)
+@click.option(
     "--lr",
     type=Real(0, min_open=True),
     help="Highest learning rate.  [default: by size, Table 2; of --instructions, a fifteenth]",
@@ -186,6 +194,7 @@ COUNT = click.IntRange(1)
     type=PATH,
     help="The .model file of the data.  [default: the embedded one, if the data is made with it]",
 )
+@seeing_options
 @launch_options
 @click.option(
     "-n",
@@ -193,7 +202,8 @@ COUNT = click.IntRange(1)
     is_flag=True,
     help="Print parameters, memory, FLOPs, GPU-hours and energy, and train nothing.",
 )
-def command(how: How, **options: Any) -> None:
+@plan_options
+def command(how: How, where: Where, seeing: Seeing, **options: Any) -> None:
     """Train a model; run the same command again to resume.
 
     Reads the sequences that `llama mix` makes, in their order, as often as --steps needs.
@@ -205,20 +215,32 @@ def command(how: How, **options: Any) -> None:
       llama train --size 15m --data mixed --validation held-out --steps 2000
       llama train --from runs/15m --instructions chats.jsonl --validation held-out.jsonl
       llama train --size 33b --dry-run
+      llama train --watch runs/3m
+      llama train --size 65b --gpus 2048 --gpu a100-80gb --dry-run
 
     A stopped run continues from its newest whole checkpoint, to the same bits as one that was
     never stopped; a finished one says so. SIGTERM saves a checkpoint and ends with 75, Ctrl-C
-    saves one and ends with 130; a second signal ends at once. The log is RUN/log.jsonl, a JSON
-    line a step; MFU is (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or
-    over the fastest matrix product measured at the start on a CPU.
+    saves one and ends with 130; a second signal ends at once.
+
+    The log is RUN/log.jsonl, a JSON line a step: loss, lr, norm of the gradient, tokens, tokens/s
+    in all and by GPU, MFU, memory (bytes, the most of any process), watts (null without a meter:
+    NVIDIA's driver, or RAPL where it may be read), seconds waited for data, and seconds. MFU is
+    (6N + 12 L d s) x tokens/s over the peak of the GPU's data sheet, or over the fastest matrix
+    product measured at the start on a CPU. --watch shows it from elsewhere, and ends with 0 when
+    the run has finished, with 75 when it has stopped. RUN/loss.png is drawn at checkpoints.
     """
+    if seeing.watch:
+        watch(seeing.watch, quiet=bool(options["quiet"]))
+        return
     chosen = settle({**options, "asked": settings_as_toml()})
     if chosen.dry_run:
-        click.echo(dry_run(chosen))
+        for part in show(chosen, where):
+            click.echo(part)
         return
+    refuse(where)
     if start(how, chosen):
         return
     from llama_cli.commands._train import main
 
-    with as_rank():
-        main(chosen)
+    with as_rank(verbose=chosen.verbose):
+        main(chosen, seeing)

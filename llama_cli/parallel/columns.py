@@ -64,7 +64,7 @@ def _mesh(found: Sequence[Proposal]) -> Iterator[Row]:
     if any(p.layout.replicas > 1 for p in found):
         yield "  replicas of the weights", lambda p: f"{p.layout.replicas:,}"
     yield "micro-batch x passes", lambda p: f"{p.layout.micro_batch} x {p.layout.passes:,}"
-    yield "activations", lambda p: p.layout.activations
+    yield "activations policy", lambda p: p.layout.activations
     if any(p.layout.shards > 1 for p in found):
         yield "weights after the forward", lambda p: "given back" if p.layout.reshard else "kept"
 
@@ -137,7 +137,9 @@ def _days(number: float) -> str:
 
 
 def _giga(number: float) -> str:
-    return f"{number / 1e9:,.1f}" if number >= 1e8 else f"{number / 1e9:.2g}"
+    if number >= 1e10:
+        return f"{number / 1e9:,.1f}"
+    return f"{number / 1e9:.2f}" if number >= 5e7 else f"{number / 1e9:.2g}"
 
 
 def _exact(number: float) -> str:

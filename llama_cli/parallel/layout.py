@@ -45,6 +45,17 @@ class Layout:
         """Count the sequences of a step."""
         return self.data * self.micro_batch * self.passes
 
+    @property
+    def options(self) -> str:
+        """Give the options of `llama train` that choose it.
+
+        >>> Layout(4, 2, 1, 8, "full", False).options
+        '--tensor 2 --micro-batch 1 --activations full --no-reshard'
+        """
+        mesh = f"--tensor {self.tensor}" + f" --replicas {self.replicas}" * (self.replicas > 1)
+        reshard = "" if self.reshard or self.shards == 1 else " --no-reshard"
+        return f"{mesh} --micro-batch {self.micro_batch} --activations {self.activations}{reshard}"
+
     def __str__(self) -> str:
         """Name it in one line."""
         return (
@@ -61,6 +72,7 @@ class Wish:
     replicas: int | None = None
     micro_batch: int | None = None
     activations: Activations | None = None
+    reshard: bool | None = None
 
 
 FREE = Wish()
@@ -110,7 +122,9 @@ def _choices(
 ) -> Iterator[Layout]:
     for activations in ACTIVATIONS:
         if wish.activations in (None, activations):
-            for reshard in (False, True)[: 1 + (data > replicas)]:
+            for reshard in (False, True) if data > replicas else (False,):
+                if data > replicas and wish.reshard not in (None, reshard):
+                    continue
                 yield Layout(data, tensor, micro_batch, passes, activations, reshard, replicas)
 
 

@@ -63,7 +63,7 @@ def launch(job: Launch) -> None:
         KeyboardInterrupt: Ctrl-C came, and the processes have ended.
         Interrupted: they were to end before there was anything to save.
     """
-    _quieten()
+    _prepare()
     with _passing_on() as asked:
         meeting = Meeting(job.place, job.say)
         code = _until_the_end(job, meeting, asked)
@@ -105,8 +105,7 @@ def follow_launcher() -> None:
         os._exit(LOST)
 
 
-def _quieten() -> None:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that a peer has gone is said by us
+def _prepare() -> None:
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it would be at `local_addr`
     logging.disable(logging.CRITICAL)  # of torch's rendezvous, in this process alone
 
@@ -118,41 +117,63 @@ def _until_the_end(job: Launch, meeting: Meeting, asked: _Asked) -> int:
         if world.node == 0:
             job.say(world.words)
         with _running(job, world, start) as workers, asked.passed_on_to(workers):
-            grows = _watch(workers, meeting, asked)
+            watch = _Watch(workers, meeting, asked)
+            watch.to_the_end()
         code = verdict(workers.codes, asked.first)
         if code is None:
             code = meeting.ended()
-        if grows and code == STOPPED and not asked.first:
+        if watch.grows and code == STOPPED and not asked.first:
             job.say("another machine has come")
         elif code is not None:
             return code
         else:
-            losses.add(_what_went(workers.first, world))
+            losses.add(watch.why or _what_went(watch.first, world))
     raise AssertionError("count() has no end")
 
 
-def _watch(workers: _Workers, meeting: Meeting, asked: _Asked) -> bool:
-    """Wait until every process has ended; tell whether that was for another machine to take part.
+class _Watch:
+    """One round of the processes.
 
     Once one has ended badly, the others have some time to end by themselves, and are then killed.
     """
-    grows, end, ask = False, math.inf, time.monotonic() + ASK
-    while None in workers.codes:
-        time.sleep(LOOK)
-        now = time.monotonic()
-        if any(workers.codes) and not workers.first:
-            workers.first = workers.codes
-            saving = asked.first or grows or STOPPED in workers.first
-            end = now + (SAVING if saving else PATIENCE)
-        if now > end:
-            workers.first = workers.first or workers.codes
-            workers.send(Signals.SIGKILL)
-        if now > ask and not grows and not asked.first and meeting.somebody_waits():
-            grows, end = True, now + GROWING
-            workers.send(Signals.SIGTERM)
-        ask = now + ASK if now > ask else ask
-    workers.first = workers.first or workers.codes
-    return grows
+
+    def __init__(self, workers: _Workers, meeting: Meeting, asked: _Asked) -> None:
+        self.workers, self.meeting, self.asked = workers, meeting, asked
+        self.first: list[int | None] = []  # how they were when one first ended badly
+        self.why = ""  # they were killed, if they were while all was well
+        self.grows = False  # they were to end for another machine to take part
+        self._end, self._ask = math.inf, time.monotonic() + ASK
+
+    def to_the_end(self) -> None:
+        """Wait until every process has ended.
+
+        Raises:
+            LlamaError: the machine where all meet is silent.
+        """
+        while None in self.workers.codes:
+            time.sleep(LOOK)
+            self._look(time.monotonic())
+        self.first = self.first or self.workers.codes
+
+    def _look(self, now: float) -> None:
+        codes = self.workers.codes
+        if any(codes) and not self.first:
+            self.first = codes
+            saving = self.asked.first or self.grows or STOPPED in codes
+            self._end = now + (SAVING if saving else PATIENCE)
+        if now > self._ask:
+            self._ask = now + ASK
+            self._look_around(now)
+        if now > self._end:
+            self.first = self.first or codes
+            self.workers.send(Signals.SIGKILL)
+
+    def _look_around(self, now: float) -> None:
+        if silent := self.meeting.silent():
+            self.why, self._end = silent, now  # who waits for it waits for long
+        elif not self.grows and not self.asked.first and self.meeting.somebody_waits():
+            self.grows, self._end = True, now + GROWING
+            self.workers.send(Signals.SIGTERM)
 
 
 class _Losses:
@@ -173,7 +194,8 @@ class _Losses:
         if self.count > self.job.restarts:
             since = f", after {self.job.restarts} restarts without a checkpoint"
             raise LlamaError(
-                f"{what}{since if self.job.restarts else ''}", hint="the same command again"
+                f"{what}{since if self.job.restarts else ''}",
+                hint="the same command again; with -v each process says what it saw",
             )
         self.job.say(f"{what}; going on from the last checkpoint")
 
@@ -203,7 +225,6 @@ class _Workers:
             )
             for local in range(job.processes)
         ]
-        self.first: list[int | None] = []  # the codes when one first ended badly
 
     @property
     def codes(self) -> list[int | None]:
@@ -243,6 +264,7 @@ def _environment(job: Launch, world: World, local: int, start: int) -> dict[str,
     }
     threads = max(1, len(os.sched_getaffinity(0)) // job.processes)
     shared = {"OMP_NUM_THREADS": str(threads)} if job.processes > 1 else {}
+    shared |= {"GLOO_SOCKET_IFNAME": world.interface} if world.interface else {}
     return {**shared, **os.environ, **{name: str(value) for name, value in told.items()}}
 
 

@@ -10,16 +10,19 @@ first machine holds: it outlives them, and nothing of the round before is in it.
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from llama_cli.errors import LlamaError
-from llama_cli.training.place import Place
+from llama_cli.training.place import PORT, Place
+from llama_cli.training.pulse import Pulse, begin
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store, TCPStore
@@ -30,7 +33,8 @@ LAST_CALL = 10  # seconds for more machines once there are enough; ours
 LEAVE = 10.0  # seconds in which the others must have heard how the run ended; ours
 ANSWER = 60.0  # seconds that a store has to answer; ours
 HEAR = 3.0  # seconds to hear whether another machine has ended the run; ours
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOCAL = "127.0.0.1", ("127.", "::1")
+SIOCGIFADDR = 0x8915  # <linux/sockios.h>: the IPv4 address of an interface
 AGAIN = "the same command again, on every machine"
 
 
@@ -44,6 +48,7 @@ class World:
     size: int  # ranks
     address: str  # of the ranks' store
     port: int
+    interface: str | None = None  # through which this machine reaches the others, if known
 
     @property
     def words(self) -> str:
@@ -52,7 +57,7 @@ class World:
         >>> World(0, 2, 0, 8, "", 0).words
         '8 processes on 2 machines'
         """
-        where = "this machine" if self.nodes == 1 else f"{self.nodes} machines"
+        where = "1 machine" if self.nodes == 1 else f"{self.nodes} machines"
         return f"{self.size} {'process' if self.size == 1 else 'processes'} on {where}"
 
 
@@ -69,6 +74,7 @@ class Meeting:
         self._server: TCPStore | None = None  # the ranks', on the first machine
         self._round: Store | None = None  # the launchers', of this round
         self._nodes = 1
+        self._pulse: Pulse | None = None
         self._handler = _handler(place, say) if place.host else None
 
     def join(self, processes: int) -> World:
@@ -82,14 +88,26 @@ class Meeting:
         with _in_words(self.place):
             met = self._handler.next_rendezvous()
             self._round, self._nodes = met.store, met.world_size
+            mine = _address_toward(self.place.host)
             if met.rank == 0:
-                mine = self.place.host if _is_mine(self.place.host) else _own_address(self.place)
-                met.store.set("address", f"{mine} {self._serve(mine)}")
-            met.store.set(f"processes/{met.rank}", str(processes))
-            counts = [int(met.store.get(f"processes/{node}")) for node in range(met.world_size)]
-            address, port = met.store.get("address").decode().split()
-        first = sum(counts[: met.rank])
-        return World(met.rank, met.world_size, first, sum(counts), address, int(port))
+                known = self.place.host if _is_mine(self.place.host) else mine
+                met.store.set("store", f"{known} {self._serve(known)}")
+            begin(met.store, met.rank)
+            met.store.set(f"machine/{met.rank}", f"{processes} {mine}")
+            said = [met.store.get(f"machine/{node}") for node in range(met.world_size)]
+            address, port = met.store.get("store").decode().split()
+        counts, addresses = zip(*(word.decode().split() for word in said), strict=True)
+        ranks = [int(count) for count in counts]
+        self._pulse = Pulse(met.store, met.rank, addresses, self.place.host)
+        return World(
+            met.rank,
+            met.world_size,
+            sum(ranks[: met.rank]),
+            sum(ranks),
+            address,
+            int(port),
+            _interface(mine, addresses),
+        )
 
     def somebody_waits(self) -> bool:
         """Tell whether another machine wants to take part."""
@@ -98,6 +116,14 @@ class Meeting:
         with suppress(Exception):  # its store has gone; the processes will notice
             return bool(self._handler.num_nodes_waiting() > 0)
         return False
+
+    def silent(self) -> str | None:
+        """Name a machine that has said nothing for long, if one has; and let this one be heard.
+
+        Raises:
+            LlamaError: it is the one where all meet.
+        """
+        return self._pulse.silent() if self._pulse else None
 
     def leave(self, code: int) -> None:
         """Tell the others that the run has ended, and wait until they have heard it."""
@@ -151,7 +177,7 @@ def _order(place: Place) -> str:
     """Give the word by which PyTorch orders the machines; it would be an address."""
     if place.node_rank is not None:
         return f"{place.node_rank:06d}"
-    return "0" if _is_mine(place.host) else f"1 {_own_address(place)}"
+    return "0" if _is_mine(place.host) else f"1 {_address_toward(place.host)}"
 
 
 def _store(place: Place, say: Callable[[str], None]) -> Store:
@@ -203,13 +229,33 @@ def _is_mine(host: str) -> bool:
     return False
 
 
-def _own_address(place: Place) -> str:
-    """Give the address from which this machine reaches the place; nothing is sent."""
-    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_DGRAM)
-    family, kind, _, _, address = found[0]
+def _address_toward(host: str) -> str:
+    """Give the address from which this machine reaches another; nothing is sent."""
+    family, kind, _, _, address = socket.getaddrinfo(host, PORT, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as line:
         line.connect(address)
         return str(line.getsockname()[0])
+
+
+def _interface(mine: str, addresses: Sequence[str]) -> str | None:
+    """Name the interface through which this machine reaches the others.
+
+    Where /etc/hosts gives a machine's own name the address 127.0.1.1, as Debian does, that name
+    leads nowhere from the others, and Gloo would wait for them there.
+
+    >>> _interface("127.0.0.1", ["127.0.0.1"])
+    'lo'
+    """
+    if mine.startswith(LOCAL):
+        others = [address for address in addresses if not address.startswith(LOCAL)]
+        mine = _address_toward(others[0]) if others else mine
+    for _, name in socket.if_nameindex():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line, suppress(OSError):
+            request = struct.pack("256s", name.encode()[:15])
+            held = fcntl.ioctl(line, SIOCGIFADDR, request)[20:24]
+            if socket.inet_ntoa(held) == mine:
+                return name
+    return None
 
 
 def _wait(done: Callable[[], object], seconds: float, *, every: float = 0.05) -> bool:

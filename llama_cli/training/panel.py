@@ -62,14 +62,18 @@ def draw(
     return (head + curve + table)[:height]
 
 
-def progress(view: View) -> str:
-    """Say in words how far the run is."""
-    if not view.last:
+def progress(view: View, *, rate: bool = False) -> str:
+    """Say in words how far the run is, and how fast it goes."""
+    last = view.last
+    if not last:
         return "no step yet"
     whole = f" of {view.steps:,}" if view.steps else ""
-    left = view.seconds_left
-    end = f", {time_words(left)} left" if left else ""
-    return f"step {view.step:,}{whole}, loss {view.last['loss']:.3f}{end}"
+    found = [f"step {view.step:,}{whole}", f"loss {last['loss']:.3f}"]
+    if rate:
+        found.append(f"{last['tokens_per_second']:,.0f} tokens/s")
+    if left := view.seconds_left:
+        found.append(f"{time_words(left)} left")
+    return ", ".join(found)
 
 
 def time_words(seconds: float) -> str:

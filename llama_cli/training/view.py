@@ -107,6 +107,8 @@ class View:
             self._step(line)
 
     def _step(self, line: Mapping[str, Any]) -> None:
+        if self.validation.get("step", 0) > line["step"]:  # of steps that are done again
+            self.validation = {}
         self.last, self.end = line, {}
         self.curve.add(line["step"], line["loss"])
         self._seconds.append(line["seconds"])

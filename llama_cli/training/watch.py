@@ -50,6 +50,18 @@ class Follower:
             return []
 
     @property
+    def is_finished(self) -> bool:
+        """Say whether the last step is done and saved."""
+        view, last = self.view, f"checkpoint-{self.view.steps or 0:07d}"
+        at_the_end = bool(view.steps) and view.step == view.steps
+        return view.finished or (at_the_end and (self.path.parent / last).exists())
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether the run has finished, or has said that it stops."""
+        return bool(self.view.end) or self.is_finished
+
+    @property
     def silence(self) -> float:
         """Count the seconds since the last line."""
         return max(0.0, self.clock() - self._heard)

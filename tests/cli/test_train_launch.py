@@ -97,7 +97,7 @@ def test_an_error_of_the_processes_is_one_line_said_once(runs: Path) -> None:
     said = done.stderr.splitlines()
     wrong = "llama train: 2 processes cannot be shared by tensor groups of 3"
     assert [said[0], *said[-2:]] == [
-        "llama train: 2 processes on this machine",
+        "llama train: 2 processes on 1 machine",
         wrong,
         "  try: llama train --tensor 1",
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from math import prod
-from pathlib import Path
 
 import pytest
 import torch

@@ -59,7 +59,7 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     run(code, said=said)
     assert (tmp_path / "0").read_text() == "0 2 0 127.0.0.1 0"
     assert (tmp_path / "1").read_text() == "1 2 1 127.0.0.1 0"
-    assert said == ["2 processes on this machine"]
+    assert said == ["2 processes on 1 machine"]
 
 
 def test_a_killed_process_is_replaced_with_all_the_others(tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def driver(code: str, place: Place, processes: int = 2) -> subprocess.Popen[str]
     script = f"""
 import sys
 from llama_cli.errors import LlamaError
-from llama_cli.training import launch, meeting
+from llama_cli.training import launch, meeting, pulse
 from llama_cli.training.place import Place
-launch.PATIENCE, meeting.LAST_CALL = 1.0, 1
+launch.PATIENCE, meeting.LAST_CALL, pulse.SILENT = 1.0, 1, 5.0
 say = lambda text: print(text, file=sys.stderr, flush=True)
 try:
     launch.launch(launch.Launch({[sys.executable, "-c", HEAD + code]!r}, {processes}, {place!r}, 2,
@@ -253,6 +253,41 @@ if world == 6: sys.exit({LOST})
     assert [code for code, _ in found] == [0, -9, 0]
     assert found[0][1][-1] == "4 processes on 2 machines"
     assert (tmp_path / "4-3").exists()
+
+
+@pytest.mark.slow
+def test_a_silent_machine_is_done_without(tmp_path: Path) -> None:
+    """Slow: silence has to last, and then three heartbeats of 5 s."""
+    code = f"""
+from llama_cli.training.launch import follow_launcher
+follow_launcher()
+world = int(os.environ["WORLD_SIZE"])
+Path('{tmp_path}', f'{{world}}-{{rank}}').touch()
+time.sleep(100 if world == 4 else 0)
+"""
+    both = machines(2, 1, code, ranks=(0, 1))
+    while len(list(tmp_path.iterdir())) < 4:
+        time.sleep(0.1)
+    both[1].send_signal(signal.SIGSTOP)  # as without power: nothing is closed
+    found = ended(both[:1])
+    both[1].kill()
+    both[1].communicate()
+    lost = "the machine at 127.0.0.1 is silent; going on from the last checkpoint"
+    assert found == [(0, ["4 processes on 2 machines", lost, "2 processes on 1 machine"])]
+
+
+@pytest.mark.slow
+def test_without_the_machine_where_all_meet_the_others_end(tmp_path: Path) -> None:
+    """Slow: silence has to last."""
+    code = f"Path('{tmp_path}', str(rank)).touch(); time.sleep(100)"
+    both = machines(2, 1, code, ranks=(0, 1))
+    while len(list(tmp_path.iterdir())) < 4:
+        time.sleep(0.1)
+    both[0].kill()
+    assert ended(both)[1] == (
+        1,
+        ["LlamaError: 127.0.0.1, where the machines meet, is silent"],
+    )
 
 
 @pytest.mark.slow
