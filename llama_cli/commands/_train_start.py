@@ -76,7 +76,7 @@ def refuse_tokenizer(options: Options, start: Start, wanted: str) -> None:
     if path.is_file() and Tokenizer.load(path).sha256 != wanted:
         raise LlamaError(
             f"{start.checkpoint} was trained with another tokenizer than {options.tokenizer}",
-            hint=f"llama train --from {options.start}, without --tokenizer",
+            hint=f"llama train --from {options.start}",
         )
 
 
