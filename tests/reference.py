@@ -38,7 +38,9 @@ ENVIRONMENT = {
     "TERM": "`dumb` is a terminal without colour and without a changing line",
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
-    "RANK, LOCAL_RANK, WORLD_SIZE, TORCHELASTIC_RESTART_COUNT": "set by torchrun, for each process of one run of `train`",
+    "RANK, LOCAL_RANK, WORLD_SIZE, TORCHELASTIC_RESTART_COUNT": (
+        "set by torchrun, for each process of one run of `train`"
+    ),
     SLURM: "which machine or process of a job this is, and where `train` meets the others",
     "CUDA_VISIBLE_DEVICES": "the GPUs that `train` sees; a task of Slurm's may see one alone",
     "TORCH_CPP_LOG_LEVEL": "made `ERROR` by `train` unless it is set: that a peer has gone is said",

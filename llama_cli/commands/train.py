@@ -60,7 +60,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--epochs",
     type=Real(0, min_open=True),
-    help="Passes over the data, instead of --steps.  [default: 1; 3 of --instructions]",
+    help="Passes over the data, instead of --steps.  [default of --instructions: 3]",
 )
 @click.option(
     "--batch",
@@ -208,7 +208,8 @@ def command(how: How, where: Where, seeing: Seeing, **options: Any) -> None:
 
     Reads the sequences that `llama mix` makes, in their order, as often as --steps needs.
     Sequences from JSON lines are kept in RUN/data, at 2 bytes a token, while training goes on;
-    without --steps or --tokens it waits for the last, as they say how long it is.
+    where their number decides the length of the run, it waits for the last. A stopped run reads
+    the same stream again.
 
     \b
       llama fetch github . | llama filter | llama tokenize | llama mix | llama train

@@ -1,7 +1,7 @@
 """How a model may be laid over a cluster: what divides, and nothing of what it costs.
 
     GPUs = data x tensor; data = replicas x shards
-    batch = data x micro-batch x passes
+    batch = data x micro-batch x passes, of which the last may hold less
 
 A tensor group talks in every layer, so it never leaves a node, and its size divides the heads: the
 33b has 52, so 4 or 2, not 8. Imports no torch, so that a plan comes at once.
@@ -41,8 +41,8 @@ class Layout:
         return self.data // self.replicas
 
     @property
-    def batch(self) -> int:
-        """Count the sequences of a step."""
+    def room(self) -> int:
+        """Count the sequences a step has room for; what a batch leaves empty costs time too."""
         return self.data * self.micro_batch * self.passes
 
     @property
@@ -81,7 +81,7 @@ FREE = Wish()
 def layouts(
     config: ModelConfig, cluster: Cluster, batch: int, wish: Wish = FREE
 ) -> Iterator[Layout]:
-    """Yield every layout of `batch` sequences on the cluster that divides, whether it fits or not.
+    """Yield every layout of `batch` sequences on the cluster, whether it fits or not.
 
     Raises:
         UsageError: there is none.
@@ -89,13 +89,13 @@ def layouts(
     _check(config, cluster, batch, wish)
     for tensor in tensor_sizes(config, cluster):
         data = cluster.gpus // tensor
-        if batch % data or wish.tensor not in (None, tensor):
+        if batch < data or wish.tensor not in (None, tensor):
             continue
+        each = -(-batch // data)  # of the data rank that has most
         for replicas in _replicas(cluster, tensor, wish.replicas):
-            for micro_batch in _divisors(batch // data):
-                if wish.micro_batch in (None, micro_batch):
-                    passes = batch // data // micro_batch
-                    yield from _choices(data, tensor, replicas, micro_batch, passes, wish)
+            for micro_batch in _micro_batches(each, wish.micro_batch):
+                passes = -(-each // micro_batch)
+                yield from _choices(data, tensor, replicas, micro_batch, passes, wish)
 
 
 def tensor_sizes(config: ModelConfig, cluster: Cluster) -> list[int]:
@@ -128,8 +128,8 @@ def _choices(
                 yield Layout(data, tensor, micro_batch, passes, activations, reshard, replicas)
 
 
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
+def _micro_batches(each: int, wished: int | None) -> list[int]:
+    return [min(wished, each)] if wished else [n for n in range(1, each + 1) if each % n == 0]
 
 
 def _check(config: ModelConfig, cluster: Cluster, batch: int, wish: Wish) -> None:
@@ -148,19 +148,13 @@ def _check(config: ModelConfig, cluster: Cluster, batch: int, wish: Wish) -> Non
             hint=f"{again} {gpus} --tensor {smaller}",
         )
     ranks = [gpus // each for each in ([wish.tensor] if wish.tensor else sizes)]
-    each = [batch // data for data in ranks if batch % data == 0]
-    if not each:
+    if batch < min(ranks):
         raise UsageError(
-            f"a batch of {batch:,} sequences does not divide over {min(ranks):,} data ranks",
-            hint=f"{again} {gpus} --batch {-(-batch // min(ranks)) * min(ranks)}",
+            f"a batch of {batch:,} sequences leaves nothing to some of {min(ranks):,} data ranks",
+            hint=f"{again} {gpus} --batch {min(ranks)}",
         )
     if wish.replicas and all(data % wish.replicas for data in ranks):
         raise UsageError(
             f"{wish.replicas} replicas of the weights do not divide {max(ranks):,} data ranks",
             hint=f"{again} {gpus} --replicas 1",
-        )
-    if wish.micro_batch and all(count % wish.micro_batch for count in each):
-        raise UsageError(
-            f"a data rank has {max(each):,} sequences a step, not passes of {wish.micro_batch}",
-            hint=f"{again} {gpus} --micro-batch 1",
         )

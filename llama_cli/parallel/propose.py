@@ -58,7 +58,7 @@ def propose(
         LlamaError: nothing fits.
     """
     fitting = [
-        _cost(config, layout, cluster, rates)
+        _cost(config, layout, cluster, batch, rates)
         for layout in layouts(config, cluster, batch, wish)
         if fits(config, layout, cluster)
     ]
@@ -88,11 +88,10 @@ def least_gpus(config: ModelConfig, cluster: Cluster, *, batch: int, wish: Wish 
 
 
 def _cost(
-    config: ModelConfig, layout: Layout, cluster: Cluster, rates: Rates | None = None
+    config: ModelConfig, layout: Layout, cluster: Cluster, batch: int, rates: Rates | None
 ) -> Proposal:
     found = times(config, layout, cluster, rates)
-    tokens = layout.batch * config.context
-    rate = tokens / found.total / layout.gpus
+    rate = batch * config.context / found.total / layout.gpus
     summed = sums(groups(config, layout.tensor), layout, cluster)
     return Proposal(
         layout,

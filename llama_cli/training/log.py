@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,17 @@ Line = Mapping[str, Any]
 class RunLog:
     """The log of a run, open for appending; each line is handed to the system at once."""
 
-    def __init__(self, run: Path, *, about: Line, step: int) -> None:
-        """Keep the lines up to `step`, or begin with one about the run."""
+    def __init__(self, run: Path, *, about: Line, step: int, spikes: Iterable[Line] = ()) -> None:
+        """Keep the lines up to `step`, or begin with one about the run.
+
+        Those of `spikes` that are not there were decided on just before the run was killed.
+        """
         self.path = run / NAME
-        kept = [line for line in read_log(self.path) if _stays(line, step)]
+        kept = [line for line in read_log(self.path) if _stays(line, step)] or [{"run": about}]
+        kept += [line for line in spikes if line not in kept]
         part = run / f".{NAME}.part"
         with part.open("w", encoding="utf-8") as file:
-            file.writelines(map(_text, kept or [{"run": about}]))
+            file.writelines(map(_text, kept))
             file.flush()
             os.fsync(file.fileno())
         part.rename(self.path)

@@ -201,7 +201,8 @@ class _Loop:
         self.log: RunLog | None = None
         if job.mesh.first:
             self.about = _about(job, trainer, listener)
-            self.log = RunLog(job.run, about=self.about, step=done)
+            left_out = [left.to_line() for left in guard.skipped.left]
+            self.log = RunLog(job.run, about=self.about, step=done, spikes=left_out)
         self.picture = Picture(job.run, _title(job), listener.clock)
         batch = guard.skipped.batch
         self.batches = Prefetch(self._read, first=batch(done + 1), last=batch(job.settings.steps))

@@ -41,7 +41,7 @@ def test_what_is_proposed_divides_and_fits(size: str, gpu: str, gpus: int) -> No
     found = propose(config, cluster, batch=2048, size=size, count=100)
     for each in found:
         layout = each.layout
-        assert (layout.gpus, layout.batch) == (gpus, 2048)
+        assert (layout.gpus, layout.room) == (gpus, 2048)
         assert config.heads % layout.tensor == 0
         assert layout.tensor <= cluster.node
         assert each.need.peak <= USABLE * cluster.gpu.memory
@@ -67,7 +67,7 @@ def test_every_choice_is_among_the_layouts() -> None:
     assert {one.tensor for one in found} == {1, 2, 4, 8}
     assert {one.replicas for one in found} == {1, 2}
     assert {one.reshard for one in found} == {True, False}
-    assert {one.batch for one in found} == {64}
+    assert {one.room for one in found} == {64}
     assert len(found) == len(set(found))
 
 
@@ -88,13 +88,12 @@ def test_a_wish_is_kept() -> None:
         (100, 2048, Wish(), "100 GPUs are not whole nodes of 8", "--gpus 96"),
         (
             24,
-            2048,
+            4,
             Wish(),
-            "a batch of 2,048 sequences does not divide over 6 data",
-            "--batch 2052",
+            "a batch of 4 sequences leaves nothing to some of 6 data ranks",
+            "--batch 6",
         ),
         (16, 2048, Wish(tensor=8), "tensor groups of 8 do not divide 52 heads", "--tensor 4"),
-        (16, 64, Wish(tensor=1, micro_batch=3), "has 4 sequences a step, not", "--micro-batch 1"),
         (16, 64, Wish(replicas=3), "3 replicas of the weights do not divide 16", "--replicas 1"),
     ],
 )
@@ -106,6 +105,24 @@ def test_what_does_not_divide_is_one_line_with_a_cure(
     assert message in str(error.value)
     assert error.value.hint is not None
     assert hint in error.value.hint
+
+
+def test_a_batch_that_does_not_divide_costs_what_the_fullest_rank_does() -> None:
+    wish = Wish(tensor=1, activations="full")
+    even, odd = (
+        propose(SIZES["7b"], machines(A100, 24), batch=batch, size="7b", wish=wish)[0]
+        for batch in (48, 25)
+    )
+    assert even.layout.room == odd.layout.room == 48
+    assert odd.times.total == even.times.total
+    assert odd.tokens_per_second == pytest.approx(even.tokens_per_second * 25 / 48)
+
+
+def test_a_micro_batch_that_does_not_divide_leaves_a_smaller_pass() -> None:
+    wish = Wish(tensor=1, micro_batch=3)
+    assert {one.passes for one in layouts(SIZES["7b"], machines(A100, 16), 64, wish)} == {2}
+    wish = Wish(tensor=1, micro_batch=100)
+    assert {one.micro_batch for one in layouts(SIZES["7b"], machines(A100, 16), 64, wish)} == {4}
 
 
 def test_a_model_that_does_not_fit_says_where_it_would() -> None:

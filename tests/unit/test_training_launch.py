@@ -250,7 +250,7 @@ if world == 6: sys.exit({LOST})
     three[1].kill()
     (tmp_path / "gone").touch()
     found = ended(three)
-    assert [code for code, _ in found] == [0, -9, 0]
+    assert [code for code, _ in found] == [0, -9, 0], found
     assert found[0][1][-1] == "4 processes on 2 machines"
     assert (tmp_path / "4-3").exists()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,8 +20,8 @@ from llama_cli.training import loop, spike
 from llama_cli.training import run as run_module
 from llama_cli.training.checkpoint import newest
 from llama_cli.training.data import Sequences
-from llama_cli.training.log import Line, read_log
-from llama_cli.training.run import Job, Listener, Way, train
+from llama_cli.training.log import Line, RunLog, read_log
+from llama_cli.training.run import Job, Way, train
 from tests.unit.planted import plant, write_batches
 from tests.unit.test_training_run import names, stop_after
 from tests.unit.training import CONFIG, SETTINGS, Ear
@@ -149,37 +151,57 @@ def test_a_stopped_run_goes_on_with_another_choice(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Ends a run as kill -9 would: nothing is saved any more."""
+    """Ends a run as kill -9 would: nothing is written any more."""
 
 
-def killed_at(line: int) -> Listener:
-    """Kill when so many lines have been written."""
-    ear = Ear()
+class Killer:
+    """Kill at one of the moments when something is written, moved or removed."""
 
-    def on_line(found: Line) -> None:
-        ear.lines.append(found)
-        if len(ear.lines) == line:
-            raise Killed
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.at = 0, 0
+        for owner, name in (
+            *((os, "fsync"), (shutil, "rmtree"), (RunLog, "write")),
+            *((Path, "rename"), (Path, "mkdir"), (Path, "write_text")),
+        ):
+            monkeypatch.setattr(owner, name, self._watched(getattr(owner, name)))
 
-    return Listener(ear.clock, ear.clock, ear.append, on_line)
+    def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **options: Any) -> Any:
+            self.count += 1
+            if 0 < self.at <= self.count:
+                raise Killed
+            return function(*args, **options)
+
+        return watched
+
+    def is_killed(self, job: Job, at: int) -> bool:
+        """Run up to one of the moments; say whether there is one so late."""
+        self.count, self.at = 0, at
+        try:
+            train(job, Ear().listener())
+        except Killed:
+            return True
+        finally:
+            self.at = 0
+        return False
 
 
-@pytest.mark.parametrize("choice", ["skip", "rewind"])
+@pytest.mark.parametrize(("choice", "first"), [("skip", 1), ("rewind", 2), ("rewind", 3)])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(
-    tmp_path: Path, choice: spike.Choice
+    tmp_path: Path, choice: spike.Choice, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, ear = [3, 6], Ear()
-    whole = job(tmp_path, choice, bad=bad, name="whole")
-    train(whole, ear.listener())
-    for line in range(1, len(ear.lines)):
-        wanted = job(tmp_path, choice, bad=bad, name=f"killed-{line}")
-        with pytest.raises(Killed):
-            train(wanted, killed_at(line))
-        done = newest(wanted.run) == wanted.run / f"checkpoint-{STEPS:07d}"
-        assert train(wanted, Ear().listener()) is not done
-        assert same(wanted.run, whole.run), line
-        assert losses(wanted.run) == losses(whole.run), line
-        assert spikes(wanted.run) == spikes(whole.run), line
+    killer = Killer(monkeypatch)
+    whole = job(tmp_path, choice, bad=[3, 6], name="whole", every=3)
+    assert not killer.is_killed(whole, 0)
+    moments = killer.count
+    assert moments > 50
+    for moment in range(first, moments, 3):
+        wanted = job(tmp_path, choice, bad=[3, 6], name=f"killed-{moment}", every=3)
+        assert killer.is_killed(wanted, moment)
+        train(wanted, Ear().listener())
+        assert same(wanted.run, whole.run), moment
+        assert losses(wanted.run) == losses(whole.run), moment
+        assert spikes(wanted.run) == spikes(whole.run), moment
 
 
 @pytest.mark.parametrize("choice", ["skip", "rewind"])
