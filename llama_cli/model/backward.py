@@ -51,7 +51,7 @@ def kept_bytes(config: ModelConfig, *, element: int, inputs_only: bool = False) 
 
     >>> from llama_cli.model.config import SIZES
     >>> [round(kept_bytes(SIZES["33b"], element=2, inputs_only=o) / 6656, 2) for o in (False, True)]
-    [22.81, 2.0]
+    [22.8, 2.0]
     """
     if inputs_only:
         return element * config.dim

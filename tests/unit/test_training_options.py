@@ -10,7 +10,7 @@ import pytest
 
 from llama_cli.commands import _train
 from llama_cli.commands._train_options import Options, dry_run
-from llama_cli.errors import LlamaError, UsageError
+from llama_cli.errors import LlamaError
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Sequences
@@ -157,12 +157,6 @@ def test_a_given_tokenizer_that_is_not_the_datas_is_refused(tmp_path: Path) -> N
         made(tmp_path, tokenizer=tmp_path / "t.model")
 
 
-def test_processes_that_make_no_mesh_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UsageError, match="3 processes cannot be shared by tensor groups of 2"):
-        _train.main(replace(PLAIN, tensor=2))
-
-
 def test_a_dry_run_takes_the_length_of_the_data_given(tmp_path: Path) -> None:
     data = str(write_sequences(tmp_path / "data"))
     lines = dry_run(replace(PLAIN, data=data)).splitlines()
@@ -175,16 +169,3 @@ def test_a_dry_run_of_a_laptop_size_takes_20_tokens_a_parameter() -> None:
     assert "395.9M" in dry_run(PLAIN).splitlines()[2]
     assert "1.400T" in dry_run(replace(PLAIN, size="33b")).splitlines()[2]
     assert "2.000B" in dry_run(replace(PLAIN, tokens=2 * 10**9)).splitlines()[2]
-
-
-def test_what_a_step_did_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("llama_cli.stream.progress.LOG_SECONDS", 0.0)
-    shown = _train.Shown(Progress("train"), 100)
-    shown({"step": 40, "loss": 5.25, "tokens_per_second": 1234.5, "seconds": 2.0})
-    shown({"step": 40, "validation_loss": 5.5})
-    assert capsys.readouterr().err.splitlines() == [
-        "llama train: step 40 of 100, loss 5.250, 1,234 tokens/s, 2 min left",
-        "llama train: step 40: validation loss 5.500",
-    ]

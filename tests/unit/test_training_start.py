@@ -115,9 +115,9 @@ def test_a_template_taught_before_is_taught_again() -> None:
 
 def test_more_pretraining_takes_the_rate_of_the_size_and_one_pass() -> None:
     write_sequences(Path("mixed"), vocab=400)
-    settings = made(batch=4).settings
+    settings = made(batch=4, data="mixed").settings
     assert (settings.lr, settings.steps, settings.cross_document) == (3e-3, 5, True)
-    assert made(batch=4, epochs=3).settings.steps == 15
+    assert made(batch=4, data="mixed", epochs=3).settings.steps == 15
 
 
 @pytest.mark.parametrize(
