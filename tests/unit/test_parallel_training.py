@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from llama_cli.model.transformer import Transformer, init_weights
-from llama_cli.parallel.mesh import ONE
+from llama_cli.parallel.mesh import ONE, Mesh
 from tests.unit.worlds import BATCH, CONFIG, Case, Found, batch, run_cases, training, worst
 
 pytestmark = pytest.mark.timeout(300)  # four processes on two cores; two minutes alone
 
 MESHES = {
     "data-4": Case(),
+    "data-3": Case(ranks=3),  # which does not divide the batch of 8, nor all rows
     "replicas-2": Case(replicas=2),
     "tensor-2": Case(ranks=2, tensor=2),
     "tensor-4": Case(tensor=4),
@@ -138,8 +139,8 @@ def test_slices_put_together_are_the_state_of_one_process(
 
 
 def test_a_batch_is_dealt_out_whole() -> None:
-    from llama_cli.parallel.mesh import Mesh
-
     rows = [Mesh(data=4, tensor=2, rank=rank).rows(BATCH) for rank in range(8)]
     assert [list(each) for each in rows[::2]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert rows[::2] == rows[1::2]
+    uneven = [Mesh(data=3, rank=rank).rows(BATCH) for rank in range(3)]
+    assert [row for each in uneven for row in each] == list(range(BATCH))

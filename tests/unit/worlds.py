@@ -23,7 +23,7 @@ from torch.multiprocessing import start_processes
 
 from llama_cli.model.config import Activations, ModelConfig
 from llama_cli.model.transformer import Transformer
-from llama_cli.parallel.mesh import Mesh, joined
+from llama_cli.parallel.mesh import ONE, Mesh, joined
 from llama_cli.parallel.slices import Slice, whole
 from llama_cli.parallel.tensor import exchange, split
 from llama_cli.training.batch import Batch
@@ -54,18 +54,30 @@ class Case:
     masked: bool = False  # some targets do not count, and documents are kept apart
 
 
-def batch(number: int, case: Case, rows: range = range(BATCH)) -> Batch:
-    """Draw the sequences of a step, and give `rows` of them."""
+def batch(number: int, case: Case, mesh: Mesh = ONE) -> Batch:
+    """Draw the sequences of a step, and give a rank its rows."""
+    found = _whole_batch(number, case)
+    rows = mesh.rows(BATCH)
+    part = slice(rows.start, rows.stop)
+    counts, bounds = found.counts, found.bounds
+    mine = Batch(
+        found.tokens[part],
+        None if counts is None else counts[part],
+        None if bounds is None else bounds[:, part].contiguous(),
+    )
+    return mine.padded(mesh.most_rows(BATCH)) if BATCH % mesh.data else mine
+
+
+def _whole_batch(number: int, case: Case) -> Batch:
     draw = torch.Generator().manual_seed(number)
     tokens = torch.randint(VOCAB, (BATCH, LENGTH + 1), generator=draw)
-    part = slice(rows.start, rows.stop)
     if not case.masked:
-        return Batch(tokens[part])
+        return Batch(tokens)
     counts = torch.rand(BATCH, LENGTH, generator=draw) < torch.linspace(0.1, 0.9, BATCH)[:, None]
     starts = torch.tensor([0] * 7 + [7] * 9).expand(BATCH, -1)
     ends = torch.tensor([7] * 7 + [16] * 9).expand(BATCH, -1)
     bounds = torch.stack((starts, ends)).to(torch.int32)
-    return Batch(tokens[part], counts[part], bounds[:, part].contiguous())
+    return Batch(tokens, counts, bounds)
 
 
 def trainer(case: Case, mesh: Mesh, config: ModelConfig = CONFIG) -> Trainer:
@@ -90,7 +102,7 @@ def trainer(case: Case, mesh: Mesh, config: ModelConfig = CONFIG) -> Trainer:
 def gradients(case: Case, mesh: Mesh) -> Found:
     """Give the loss and every parameter's gradient, whole."""
     found = trainer(case, mesh)
-    loss = found._backward(batch(1, case, mesh.rows(BATCH)))
+    loss = found._backward(batch(1, case, mesh))
     found._gradients()
     slices = [
         replace(part.held, tensor=grad)
@@ -104,10 +116,10 @@ def training(case: Case, mesh: Mesh) -> Found:
     """Give the losses of some steps, gradient norms, a validation loss, and the last weights."""
     found = trainer(case, mesh)
     steps = [
-        found.step(n, batch(n % 5, case, mesh.rows(BATCH)), flags=[mesh.rank == mesh.size - 1])
+        found.step(n, batch(n % 5, case, mesh), flags=[mesh.rank == mesh.size - 1])
         for n in range(1, case.steps + 1)
     ]
-    validation = found.evaluate(batch(9, case, range(3)))
+    validation = found.evaluate(next(_whole_batch(9, case).split(3)))
     return {
         "losses": [step.loss for step in steps],
         "norms": [step.grad_norm for step in steps],
