@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,16 +57,17 @@ def producer(rows: Path, *, hold_at: int, until: Path) -> str:
         "import sys, time, pathlib\n"
         f"for number, line in enumerate(open({str(rows)!r})):\n"
         f"    while number == {hold_at} and not pathlib.Path({str(until)!r}).exists():\n"
-        "        time.sleep(0.01)\n"
+        f"        time.sleep(0.01); assert time.time() < {time.time() + 300}\n"
         "    sys.stdout.write(line); sys.stdout.flush()\n"
     )
     return f"{sys.executable} {script}"
 
 
-def pipeline(script: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start a pipeline in a process group of its own, as a terminal does."""
+@contextmanager
+def pipeline(script: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a pipeline in a process group of its own, as a terminal does; leave nothing of it."""
     kept = {k: v for k, v in os.environ.items() if k.startswith(("COVERAGE", "COV_"))}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", script.replace("llama ", f"{LLAMA} ")],
         cwd=cwd,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **kept},
@@ -74,6 +77,12 @@ def pipeline(script: str, cwd: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def reference(corpus: Path, steps: int) -> Path:
@@ -91,14 +100,12 @@ def test_training_goes_on_while_the_stream_does_and_a_kill_9_costs_nothing(corpu
     rows, go = reference(corpus, 20), corpus / "go"
     train = f"llama {TRAIN} --steps 20 --checkpoint-every 3 --run r"
     feed = producer(rows, hold_at=16, until=go)
-    first = pipeline(f"{feed} | {train}", corpus)
-    assert wait_for_step(first, corpus / "r", 8)  # of 20: no more rows have come
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    second = pipeline(f"{feed} | {train}", corpus)
-    time.sleep(0.5)
-    go.touch()
-    _, said = second.communicate(timeout=120)
+    with pipeline(f"{feed} | {train}", corpus) as first:
+        assert wait_for_step(first, corpus / "r", 8)  # of 20: no more rows have come
+    with pipeline(f"{feed} | {train}", corpus) as second:
+        time.sleep(0.5)
+        go.touch()
+        _, said = second.communicate(timeout=120)
     assert second.returncode == 0, said
     assert "continuing after step 6 of 20" in said
     assert same_weights(corpus / "r", corpus / "whole")
@@ -112,10 +119,8 @@ def test_two_processes_read_one_pipe_and_one_process_goes_on(corpus: Path) -> No
     rows, go = reference(corpus, 12), corpus / "go"
     train = f"llama {TRAIN} --steps 12 --checkpoint-every 2 --run r"
     feed = producer(rows, hold_at=13, until=go)
-    first = pipeline(f"{feed} | {train} --processes 2", corpus)
-    assert wait_for_step(first, corpus / "r", 5)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    with pipeline(f"{feed} | {train} --processes 2", corpus) as first:
+        assert wait_for_step(first, corpus / "r", 5)
     go.touch()
     again = sh(f"{feed} | {train}", corpus)
     assert again.returncode == 0, again.stderr
@@ -132,10 +137,10 @@ def test_ctrl_c_ends_the_whole_pipe_and_the_next_one_goes_on(corpus: Path) -> No
     rows, go = reference(corpus, 12), corpus / "go"
     train = f"llama {TRAIN} --steps 12 --checkpoint-every 100 --run r"
     feed = producer(rows, hold_at=11, until=go)
-    first = pipeline(f"{feed} | {train}", corpus)
-    assert wait_for_step(first, corpus / "r", 5)  # the sixth waits for the twelfth row
-    os.killpg(first.pid, signal.SIGINT)
-    first.communicate(timeout=60)
+    with pipeline(f"{feed} | {train}", corpus) as first:
+        assert wait_for_step(first, corpus / "r", 5)  # the sixth waits for the twelfth row
+        os.killpg(first.pid, signal.SIGINT)
+        first.communicate(timeout=60)
     assert not json.loads((corpus / "r/data/growing.json").read_text())["ended"]
     assert (corpus / "r/checkpoint-0000005").is_dir()
     go.touch()
