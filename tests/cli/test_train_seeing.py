@@ -48,8 +48,9 @@ def test_a_run_on_a_terminal_is_a_panel_and_leaves_only_its_results(data: Path) 
         terminal.see(shows("grad norm", "tokens/s", "MFU", "memory", "left", "checkpoint", "█"))
         assert terminal.end() == 0
         lines = [line for line in terminal.screen.lines if line]
-    assert lines[0].startswith("llama train: checkpoints get no tokenizer")
-    assert lines[1] == "llama train: wrote r/checkpoint-0000060 and r/loss.png"
+    assert lines[0] == "llama train: 20 sequences are read 6.0 times, in the same order"
+    assert lines[1].startswith("llama train: checkpoints get no tokenizer")
+    assert lines[3] == "llama train: wrote r/checkpoint-0000060 and r/loss.png"
     assert lines[-1].strip() == "loss by step, 1 to 60: . training  o validation"
     assert not shows("grad norm")(lines)
     assert not MODES.search(terminal.text)
@@ -62,7 +63,7 @@ def test_ctrl_c_wipes_the_panel_and_ends_by_the_signal(data: Path) -> None:
         assert terminal.end() == -signal.SIGINT
         lines = [line for line in terminal.screen.lines if line]
     assert re.fullmatch(r"llama train: stopped after step \d+, with a checkpoint", lines[-1])
-    assert len(lines) == 2
+    assert len(lines) == 4  # one on how often sequences are read, two on the tokenizer, and that
     assert terminal.screen.column == 0
 
 
