@@ -52,6 +52,7 @@ class Options:
     instructions: str | None = None
     epochs: float | None = None
     reshard: bool = True
+    async_checkpoints: bool = True
 
 
 def dry_run(options: Options) -> str:

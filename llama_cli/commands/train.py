@@ -190,6 +190,13 @@ COUNT = click.IntRange(1)
 )
 @click.option("--keep", type=COUNT, default=2, show_default=True, help="Checkpoints kept.")
 @click.option(
+    "--async-checkpoints/--no-async-checkpoints",
+    default=True,
+    show_default=True,
+    help="Write checkpoints while training goes on, from a copy: 12 bytes more for each parameter "
+    "of a rank, in the memory of its machine.",
+)
+@click.option(
     "--tokenizer",
     type=PATH,
     help="The .model file of the data.  [default: the embedded one, if the data is made with it]",
@@ -220,8 +227,10 @@ def command(how: How, where: Where, seeing: Seeing, **options: Any) -> None:
       llama train --size 65b --gpus 2048 --gpu a100-80gb --dry-run
 
     A stopped run continues from its newest whole checkpoint, to the same bits as one that was
-    never stopped; a finished one says so. SIGTERM saves a checkpoint and ends with 75, Ctrl-C
-    saves one and ends with 130; a second signal ends at once.
+    never stopped; a finished one says so. It may continue on any number of processes, and with
+    any --tensor: each rank writes and reads its own part. SIGTERM and SIGUSR1 save a checkpoint and
+    end with 75, Ctrl-C saves one and ends with 130; a second signal ends at once. A checkpoint that
+    cannot be written is told, and training goes on.
 
     The log is RUN/log.jsonl, a JSON line a step: loss, lr, norm of the gradient, tokens, tokens/s
     in all and by GPU, MFU, memory (bytes, the most of any process), watts (null without a meter:

@@ -1,7 +1,8 @@
 """Weights on disk: params.json, model.safetensors and tokenizer.model in one directory.
 
 Names and layout are those of Meta's release (interleaved rotary pairs), the format is
-safetensors: no code runs when a checkpoint is read, and its size is checked by arithmetic.
+safetensors: no code runs when a checkpoint is read, and its size is checked by arithmetic. Weights
+that several ranks have written are in as many files (stored.py).
 """
 
 from __future__ import annotations
@@ -13,42 +14,30 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.manifest import lacking, read_manifest
+from llama_cli.model.stored import SUFFIX, files, load_whole, save_tensors
 from llama_cli.model.transformer import Transformer
 
-PARAMS, WEIGHTS, TOKENIZER = "params.json", "model.safetensors", "tokenizer.model"
+PARAMS, MODEL, TOKENIZER = "params.json", "model", "tokenizer.model"
 CHECKPOINT = re.compile(r"checkpoint-(\d{7,})")  # the number is the step
 
 
 def save_weights(model: Transformer, directory: Path) -> None:
     """Write params.json and model.safetensors into an existing directory."""
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-    save_tensors(state, directory / WEIGHTS)
+    save_tensors(state, directory / f"{MODEL}{SUFFIX}")
     save_config(model.config, directory)
 
 
-def save_config(config: ModelConfig, directory: Path) -> None:
+def save_config(config: ModelConfig, directory: Path) -> Path:
     """Write params.json."""
-    text = json.dumps(config.to_params(), indent=2)
-    (directory / PARAMS).write_text(text + "\n", encoding="utf-8")
-
-
-def save_tensors(state: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file that others may read; the library makes it the owner's alone.
-
-    Raises:
-        OSError: it cannot be written, as when the disk is full.
-    """
-    try:
-        save_file(state, path)
-    except SafetensorError as error:
-        reason = str(error).rpartition("error: ")[2].partition(" (os error")[0]
-        raise OSError(None, reason, str(path)) from None
-    path.chmod(0o644)
+    path = directory / PARAMS
+    path.write_text(json.dumps(config.to_params(), indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def read_config(directory: Path) -> ModelConfig:
@@ -81,15 +70,27 @@ def load_model(
     config = read_config(directory)
     with torch.device("meta"):
         model = Transformer(config, attention=attention)
+    paths = weight_files(directory)
     try:
-        state = load_file(directory / WEIGHTS, device=device)
+        one = len(paths) == 1
+        state = load_file(paths[0], device=device) if one else load_whole(paths)
         model.load_state_dict(state, assign=True)
-    except FileNotFoundError:
-        raise NotReadyError(f"no weights at {directory / WEIGHTS}", hint=_HINT) from None
     except (SafetensorError, RuntimeError) as error:
-        message = f"{directory / WEIGHTS}: {str(error).splitlines()[-1].strip()}"
+        message = f"{paths[0]}: {str(error).splitlines()[-1].strip()}"
         raise NotReadyError(message, hint=_HINT) from None
-    return model.to(dtype) if dtype else model
+    return model.to(device, dtype)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """List the files with the weights of a checkpoint directory.
+
+    Raises:
+        NotReadyError: there is none, or one of several is missing.
+    """
+    try:
+        return files(directory, MODEL)
+    except FileNotFoundError as error:
+        raise NotReadyError(f"no weights at {error.filename}", hint=_HINT) from None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -117,13 +118,20 @@ def checkpoints(run: Path) -> Iterator[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Say whether every safetensors file is as long as its header says, and params.json is read."""
+    """Say whether the files of the weights are as long as they are to be, and params.json is read.
+
+    How long, a manifest says; where there is none, as of weights from elsewhere, their headers.
+    """
     try:
         read_config(checkpoint)
-        for file in {checkpoint / WEIGHTS, *checkpoint.glob("*.safetensors")}:
+        paths, held = weight_files(checkpoint), read_manifest(checkpoint)
+        if held is not None:
+            names = {path.name for path in paths}
+            return not lacking(checkpoint, {k: v for k, v in held.items() if k in names})
+        for file in {*paths, *checkpoint.glob(f"*{SUFFIX}")}:
             with safe_open(file, framework="pt"):
                 pass
-    except (NotReadyError, SafetensorError, OSError):
+    except (NotReadyError, SafetensorError, OSError, ValueError):
         return False
     return True
 

@@ -76,6 +76,21 @@ class Mesh:
         return self.data_rank % self.shards
 
     @property
+    def part(self) -> int:
+        """Number the part of all weights that this rank holds, of `parts`, from 1."""
+        return self.shard_rank * self.tensor + self.tensor_rank + 1
+
+    @property
+    def parts(self) -> int:
+        """Count the ranks that hold the weights once."""
+        return self.shards * self.tensor
+
+    @property
+    def owns(self) -> bool:
+        """Say whether this rank's part is the one that counts, not a replica of it."""
+        return self.data_rank == self.shard_rank
+
+    @property
     def first(self) -> bool:
         """Say whether this is the rank that writes and speaks for all."""
         return self.rank == 0
@@ -126,6 +141,14 @@ class Mesh:
         kept = [value]
         dist.broadcast_object_list(kept, src=0)
         return kept[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """Give every rank the values of all, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:

@@ -7,36 +7,17 @@ is left for one rank is always one rectangle, so an offset and a shape say which
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.stored import Slice
 from llama_cli.model.transformer import first_weight
 from llama_cli.parallel.mesh import Mesh
 from llama_cli.parallel.tensor import split_dim
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One rank's rectangle of a named tensor."""
-
-    name: str
-    shape: tuple[int, ...]  # of the whole tensor
-    offset: tuple[int, ...]  # in the whole tensor, where this part begins
-    tensor: Tensor  # this part, in memory that training changes; may be empty
-    owner: bool  # False where another rank holds the same and is to write it
-
-    @property
-    def where(self) -> tuple[slice, ...]:
-        """Index the whole tensor for this part."""
-        ends = zip(self.offset, self.tensor.shape, strict=True)
-        return tuple(slice(start, start + length) for start, length in ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +68,3 @@ def draw_weights(parts: list[Part], config: ModelConfig, seed: int) -> None:
     for part in parts:
         held = part.held
         held.tensor.copy_(first_weight(held.name, held.shape, config, generator)[held.where])
-
-
-def whole(slices: Iterable[Slice], mesh: Mesh) -> Iterator[tuple[str, Tensor]]:
-    """Yield whole tensors, on the CPU of the first rank; the others send theirs and get nothing.
-
-    Every rank must go through all of it.
-    """
-    found = list(slices)
-    if mesh.size == 1:
-        yield from ((held.name, held.tensor.cpu().contiguous()) for held in found)
-        return
-    places: list[Any] = [None] * mesh.size
-    dist.all_gather_object(places, [(held.offset, _sent(held)) for held in found])
-    for number, held in enumerate(found):
-        if mesh.first:
-            yield held.name, _assembled(held, [place[number] for place in places])
-        elif _sent(held) is not None:
-            dist.send(held.tensor.contiguous(), 0)
-
-
-def _sent(held: Slice) -> tuple[int, ...] | None:
-    """Give the shape of what a rank has to send."""
-    return tuple(held.tensor.shape) if held.owner and held.tensor.numel() else None
-
-
-def _assembled(
-    own: Slice, places: Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]
-) -> Tensor:
-    target = torch.empty(own.shape, dtype=own.tensor.dtype)
-    for rank, (offset, shape) in enumerate(places):
-        if shape is None:
-            continue
-        part = own.tensor
-        if rank:
-            part = torch.empty(shape, dtype=part.dtype, device=part.device)
-            dist.recv(part, rank)
-        target[tuple(slice(at, at + length) for at, length in zip(offset, shape, strict=True))] = (
-            part
-        )
-    return target

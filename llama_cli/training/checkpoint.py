@@ -1,121 +1,139 @@
 """Checkpoints that are whole or not there, and everything an exact continuation needs.
 
     RUN/checkpoint-0000123/
-      params.json  model.safetensors  tokenizer.model     what eval and generate read
-      optimizer.safetensors                               both moments of every weight
-      trainer.json                                        the step, and the settings of the run
+      params.json  tokenizer.model                       what eval and generate read,
+      model.safetensors                                  and the weights
+      optimizer.safetensors                              both moments of every weight
+      trainer.json                                       the step, the settings of the run, and what
+                                                         judges its spikes
+      manifest.json                                      the length and hash of each of these
 
-A checkpoint is written into a hidden directory, synced to the disk and renamed; the data
-position follows from the step, and nothing random happens after the first weights. So a run
-killed at any moment continues, from the newest whole checkpoint, to the same bits.
+Of several ranks each writes its own part, `model-00002-of-00004.safetensors` (model/stored.py).
+All of it lies in a hidden directory until it is whole; the manifest is written last, and a rename
+makes it a checkpoint. The schedule and the position in the data follow from the step, and nothing
+random happens after the first weights, which follow from the seed. So a run killed at any moment
+continues, from the newest whole checkpoint, to the same bits; and on another number of ranks to
+the same numbers, but for the order of additions.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import Tensor
+from safetensors import SafetensorError
 
-from llama_cli.errors import naming
-from llama_cli.model.weights import (
-    TOKENIZER,
-    WEIGHTS,
-    checkpoints,
-    is_whole,
-    save_config,
-    save_tensors,
-)
-from llama_cli.parallel.slices import Slice, whole
+from llama_cli.errors import LlamaError
+from llama_cli.model.config import ModelConfig
+from llama_cli.model.manifest import Entry, Files, damaged, lacking, read_manifest, write_manifest
+from llama_cli.model.stored import Slice, files, fill, save_slices
+from llama_cli.model.weights import MODEL, TOKENIZER, checkpoints, is_whole, save_config
+from llama_cli.parallel.mesh import ONE, Mesh
 from llama_cli.stream.sync import sync
 from llama_cli.training.loop import Trainer
 from llama_cli.training.optimizer import MOMENTS
 
-OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+OPTIMIZER, TRAINER = "optimizer", "trainer.json"
 
 
-def save_checkpoint(
-    run: Path,
-    step: int,
-    trainer: Trainer,
-    *,
-    settings: Mapping[str, Any],
-    tokenizer: bytes | None,
-    keep: int,
-    spare: int | None = None,
-) -> Path:
-    """Write RUN/checkpoint-STEP after `step` steps, and drop all but the `keep` newest.
+# -- writing; saving.py says who does what, and when --
 
-    The one of step `spare` stays too: a run may have to go back to it.
 
-    All ranks call it; the first one gathers everything and writes, and the others wait for it.
-    """
-    held = dict(whole(trainer.slices(), trainer.mesh))
-    final = run / f"checkpoint-{step:07d}"
-    if trainer.mesh.first:
-        about = json.dumps({"step": step, **settings}, indent=2)
-        _put(final, trainer, held, tokenizer=tokenizer, about=about + "\n")
-        for old in list(checkpoints(run))[keep:]:
-            if _number(old) != spare:
-                _remove(old)
-    trainer.mesh.wait()
+def name_of(step: int) -> str:
+    """Name the checkpoint after `step` steps."""
+    return f"checkpoint-{step:07d}"
+
+
+def hidden(run: Path, step: int) -> Path:
+    """Say where a checkpoint lies until it is whole."""
+    return run / f".{name_of(step)}.part"
+
+
+def open_part(run: Path, step: int) -> None:
+    """Make the directory, anew."""
+    part = hidden(run, step)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+
+
+def write_slices(part: Path, slices: Sequence[Slice], mesh: Mesh) -> Files:
+    """Write what this rank has of weights and moments, and say what was written."""
+    if not mesh.owns:
+        return {}
+    groups = {
+        MODEL: [each for each in slices if not each.name.startswith(MOMENTS)],
+        OPTIMIZER: [each for each in slices if each.name.startswith(MOMENTS)],
+    }
+    return _entries(
+        save_slices(group, part, stem, mesh.part, mesh.parts) for stem, group in groups.items()
+    )
+
+
+def write_about(part: Path, config: ModelConfig, about: str, tokenizer: bytes | None) -> Files:
+    """Write what is not tensors, and say what was written."""
+    paths = [save_config(config, part), part / TRAINER]
+    paths[1].write_text(about, encoding="utf-8")
+    if tokenizer is not None:
+        paths.append(part / TOKENIZER)
+        paths[-1].write_bytes(tokenizer)
+    return _entries(paths)
+
+
+def _entries(paths: Iterable[Path]) -> Files:
+    found = {}
+    for path in paths:
+        sync(path)
+        found[path.name] = Entry.of(path)
+    return found
+
+
+def publish(run: Path, step: int, entries: Files) -> Path:
+    """Make a checkpoint of what all ranks have written."""
+    part, final = hidden(run, step), run / name_of(step)
+    sync(write_manifest(part, step, entries))
+    sync(part)
+    _remove(final)
+    part.rename(final)
+    sync(run)
     return final
 
 
-def _put(
-    final: Path,
-    trainer: Trainer,
-    held: Mapping[str, Tensor],
-    *,
-    tokenizer: bytes | None,
-    about: str,
-) -> None:
-    """Write a directory beside `final`, and give it that name when it is whole."""
-    part = _hidden(final)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        with naming(str(final)):
-            _write(part, trainer, held, tokenizer=tokenizer, about=about)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)  # a full disk is not left fuller
-        raise
-    _remove(final)
-    part.rename(final)
-    sync(final.parent)
+def prune(run: Path, *, keep: int, spare: int | None = None) -> None:
+    """Remove all but the `keep` newest, and that of step `spare`, to which a run may go back."""
+    for old in list(checkpoints(run))[keep:]:
+        if _number(old) != spare:
+            _remove(old)
 
 
-def _write(
-    part: Path,
-    trainer: Trainer,
-    held: Mapping[str, Tensor],
-    *,
-    tokenizer: bytes | None,
-    about: str,
-) -> None:
-    states = {name: tensor for name, tensor in held.items() if name.startswith(MOMENTS)}
-    save_config(trainer.model.config, part)
-    save_tensors({name: x for name, x in held.items() if name not in states}, part / WEIGHTS)
-    save_tensors(states, part / OPTIMIZER)
-    if tokenizer is not None:
-        (part / TOKENIZER).write_bytes(tokenizer)
-    (part / TRAINER).write_text(about, encoding="utf-8")
-    for file in part.iterdir():
-        sync(file)
-    sync(part)
+def drop_part(run: Path, step: int) -> None:
+    """Remove what is not going to be a checkpoint: a full disk is not left fuller."""
+    shutil.rmtree(hidden(run, step), ignore_errors=True)
 
 
-def newest(run: Path, *, every: int = 1) -> Path | None:
+# -- reading --
+
+
+def newest(run: Path, *, every: int = 1, but: Collection[Path] = ()) -> Path | None:
     """Give the newest whole checkpoint of a run that training can continue from.
 
-    With `every`, of those whose step is a multiple of it.
+    With `every`, of those whose step is a multiple of it; none of `but`. That the bytes are what
+    they were is not looked at: `first_damaged` does.
     """
     due = (found for found in checkpoints(run) if _number(found) % every == 0)
-    return next((found for found in due if _resumable(found)), None)
+    return next((found for found in due if found not in but and _resumable(found)), None)
+
+
+def first_damaged(checkpoint: Path, mesh: Mesh = ONE) -> str | None:
+    """Name a file whose bytes are not those that were written, if there is one.
+
+    Every rank calls it, and reads a share of the files.
+    """
+    held = read_manifest(checkpoint) or {}
+    found = damaged(checkpoint, held, sorted(held)[mesh.rank :: mesh.size])
+    return next((name for names in mesh.gathered(found) for name in names), None)
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
@@ -137,21 +155,21 @@ def forget(run: Path, *, after: int) -> None:
 
 
 def restore(checkpoint: Path, trainer: Trainer) -> int:
-    """Put a checkpoint's weights and moments into a trainer; give its step."""
-    step = step_of(checkpoint)
-    weights = safe_open(checkpoint / WEIGHTS, framework="pt")
-    states = safe_open(checkpoint / OPTIMIZER, framework="pt")
-    with weights, states:
-        for held in trainer.slices():
-            _read(states if held.name.startswith(MOMENTS) else weights, held)
+    """Put a checkpoint's weights and moments into a trainer; give its step.
+
+    Raises:
+        LlamaError: something is missing in it.
+    """
+    step, near = step_of(checkpoint), trainer.mesh.part
+    slices = list(trainer.slices())
+    try:
+        for stem in (MODEL, OPTIMIZER):
+            mine = [each for each in slices if each.name.startswith(MOMENTS) == (stem == OPTIMIZER)]
+            fill(files(checkpoint, stem, near=near), mine)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise LlamaError(f"{checkpoint}: {error}", hint=f"rm -r {checkpoint}") from None
     trainer.continue_after(step)
     return step
-
-
-def _read(file: Any, held: Slice) -> None:
-    """Read this rank's part of a tensor, and no more."""
-    if held.tensor.numel():
-        held.tensor.copy_(file.get_slice(held.name)[held.where])
 
 
 def clear_leftovers(run: Path) -> None:
@@ -163,17 +181,15 @@ def clear_leftovers(run: Path) -> None:
 def _resumable(checkpoint: Path) -> bool:
     try:
         step_of(checkpoint)
+        files(checkpoint, OPTIMIZER)
+        held = read_manifest(checkpoint)
     except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         return False
-    return (checkpoint / OPTIMIZER).exists() and is_whole(checkpoint)
+    return is_whole(checkpoint) and not lacking(checkpoint, held or {})
 
 
 def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _hidden(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f".{checkpoint.name}.part")
 
 
 def _remove(checkpoint: Path) -> None:

@@ -4,7 +4,8 @@
     {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second",
      "tokens_per_second_per_gpu", "mfu", "memory", "watts", "data_wait", "seconds"}
     {"step", "validation_loss"}
-    {"step", "checkpoint"}                    the name of its directory
+    {"step", "checkpoint"}                    the name of its directory, once it is whole
+    {"step", "checkpoint_failed"}             why there is none
     {"step", "spike", "batches", "why"}       spike.py: "noted", "skip", "rewind" or "stop"
     {"step", "end", "why"}                    "finished" or "stopped"; the last line
 
@@ -17,7 +18,8 @@ seconds           since the step before, with validation and checkpoints between
                   the sum is the time of the run
 
 A run that continues, or goes back, cuts the log back to its checkpoint, so that each step is
-there once; lines about spikes stay.
+there once; lines about spikes stay. Where the disk is full, lines wait for room, and training does
+not wait for them.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -51,18 +54,23 @@ class RunLog:
             file.flush()
             os.fsync(file.fileno())
         part.rename(self.path)
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting = b""
 
     def write(self, line: Line) -> None:
-        """Append a line."""
-        self._file.write(_text(line))
+        """Append a line, after those that have waited for room."""
+        self._waiting += _text(line).encode()
+        with suppress(OSError):
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def sync(self) -> None:
         """Put what was written on the disk, before a checkpoint that counts on it."""
-        os.fsync(self._file.fileno())
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the log."""
+        """End the log; what has waited for room until now is lost."""
         self._file.close()
 
 

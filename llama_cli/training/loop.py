@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from llama_cli.errors import LlamaError
+from llama_cli.model.stored import Slice
 from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.fsdp import keeps_whole_gradients, reduce_now, release, shard
 from llama_cli.parallel.mesh import ONE, Mesh
-from llama_cli.parallel.slices import Slice, draw_weights, parts
+from llama_cli.parallel.slices import draw_weights, parts
 from llama_cli.parallel.tensor import sum_shared
 from llama_cli.training.batch import Batch
 from llama_cli.training.loss import Objective

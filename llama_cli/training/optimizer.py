@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from llama_cli.parallel.slices import Part, Slice
+from llama_cli.model.stored import Slice
+from llama_cli.parallel.slices import Part
 
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1

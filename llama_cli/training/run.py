@@ -3,7 +3,7 @@
     RUN/settings.json   what decides the weights; another value is refused
     RUN/config.toml     every option of the last start, and where it came from
     RUN/log.jsonl       log.py
-    RUN/checkpoint-*/   checkpoint.py
+    RUN/checkpoint-*/   checkpoint.py; saving.py
     RUN/skipped.json    spike.py, if batches are left out
     RUN/loss.png        at checkpoints, and at the end
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +35,10 @@ from llama_cli.training.batch import Batch
 from llama_cli.training.checkpoint import (
     about,
     clear_leftovers,
+    first_damaged,
     forget,
     newest,
     restore,
-    save_checkpoint,
     step_of,
 )
 from llama_cli.training.data import Data, Starved, apart
@@ -47,15 +47,15 @@ from llama_cli.training.loop import Step, Trainer
 from llama_cli.training.memory import peak_memory
 from llama_cli.training.plot import PICTURE, Picture, save_curves
 from llama_cli.training.prefetch import Prefetch
+from llama_cli.training.saving import Saved, Saver, Shelf
 from llama_cli.training.settings import OLDER, Settings
 from llama_cli.training.speed import peak_flops
 from llama_cli.training.spike import Choice as OnSpike
 from llama_cli.training.spike import Guard, Left, Skipped
 from llama_cli.training.start import Start
-from llama_cli.training.stop import Stop, stoppable
+from llama_cli.training.stop import ENDS, Stop, stoppable
 
 SETTINGS, CONFIG = "settings.json", "config.toml"
-ENDS = (Signals.SIGTERM, Signals.SIGINT)  # after which a run is saved and ends
 VALIDATION_SEQUENCES = 64  # the first of the validation data; ours
 
 
@@ -73,6 +73,7 @@ class Way:
     checkpoint_every: int = 1000
     validation_every: int = 1000
     keep: int = 2
+    beside: bool = True  # checkpoints are written while training goes on
     on_spike: OnSpike | None = None  # None notes it, and stops at what is not a number
 
 
@@ -124,16 +125,17 @@ def train(job: Job, listener: Listener) -> bool:
 
     Raises:
         UsageError: the model does not divide over the mesh, or the batch is too small for it.
-        LlamaError: the directory holds a run with other settings.
+        LlamaError: the directory holds a run with other settings, or is not the same on all
+            machines; or the last checkpoint could not be written.
         NotReadyError: the attention asked for is not there, or not for this dtype or model.
-        Interrupted: SIGTERM came; a checkpoint is saved.
+        Interrupted: SIGTERM or SIGUSR1 came; a checkpoint is saved.
         KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
     check(job.mesh, job.config, batch=job.settings.batch, size=job.size)
     if job.settings.batch % job.mesh.data:
         rows = f"{job.settings.batch:,} sequences a step over {job.mesh.data} data ranks"
         listener.say(f"{rows}: some have one more, for which the others wait")
-    found, skipped = job.mesh.told(_opened(job) if job.mesh.first else (None, Skipped()))
+    found, skipped = _found(job, listener.say)
     if found and step_of(found) >= job.settings.steps:
         if job.mesh.first and not (job.run / PICTURE).exists():
             save_curves(job.run, _title(job))
@@ -148,19 +150,43 @@ def train(job: Job, listener: Listener) -> bool:
     return True
 
 
-def _opened(job: Job) -> tuple[Path | None, Skipped]:
-    """Check the directory against the job; give the checkpoint to continue from, and what it skips.
+def _found(job: Job, say: Callable[[str], None]) -> tuple[Path | None, Skipped]:
+    """Give the checkpoint to continue from, whose bytes are right, and what the run skips."""
+    mesh = job.mesh
+    if mesh.first:
+        _open(job)
+    mesh.wait()
+    if not all(mesh.gathered((job.run / SETTINGS).exists())):
+        raise LlamaError(
+            f"{job.run} is not the same directory on all machines",
+            hint="llama train --run ON_A_SHARED_DISK",
+        )
+    damaged: list[Path] = []
+    while True:
+        found, skipped = mesh.told(_newest(job, damaged) if mesh.first else (None, Skipped()))
+        if found is None or (wrong := first_damaged(found, mesh)) is None:
+            return found, skipped
+        say(f"{found / wrong} is damaged: going back to the checkpoint before")
+        damaged.append(found)
 
-    A checkpoint that does not know of batches left out before it is of steps that were undone.
-    """
+
+def _open(job: Job) -> None:
+    """Check the directory against the job, and clear it up."""
     if not (job.run / SETTINGS).exists():
         _attention(job)  # raises before settings are written that its cure would contradict
     _same_run(job)
     clear_leftovers(job.run)
     if job.asked:
         _put(job.run / CONFIG, job.asked)
+
+
+def _newest(job: Job, damaged: Collection[Path]) -> tuple[Path | None, Skipped]:
+    """Give the checkpoint to continue from, and what it skips.
+
+    One that does not know of batches left out before it is of steps that were undone.
+    """
     skipped = Skipped.load(job.run)
-    while found := newest(job.run):
+    while found := newest(job.run, but=damaged):
         known = Skipped.from_json(about(found).get("skipped", ()))
         undone = [each.step for each in skipped.left if each not in known.left]
         if step_of(found) <= min(undone, default=step_of(found)):
@@ -204,6 +230,8 @@ class _Loop:
             left_out = [left.to_line() for left in guard.skipped.left]
             self.log = RunLog(job.run, about=self.about, step=done, spikes=left_out)
         self.picture = Picture(job.run, _title(job), listener.clock)
+        shelf = Shelf(job.run, job.mesh, job.config, job.tokenizer, job.way.keep)
+        self.saver = Saver(shelf, self._saved, beside=job.way.beside)
         batch = guard.skipped.batch
         self.batches = Prefetch(self._read, first=batch(done + 1), last=batch(job.settings.steps))
         self.clock = listener.clock()
@@ -224,10 +252,13 @@ class _Loop:
                 if asked or (due and (last or self.done % job.way.checkpoint_every == 0)):
                     self._save()
                 if asked and not last:
-                    _end(asked, self.done, self.listener.say)
+                    self._stop(asked)
+            self._settle_the_last()
             self._write({"step": self.done, "end": "finished"})
         except BaseException as error:
             with suppress(OSError):  # it may be what stopped the run
+                if job.mesh.size == 1 and isinstance(error, Exception):  # else some may have gone
+                    self.saver.settle()
                 self._write({"step": self.done, "end": "stopped", "why": _reason(error)})
             raise
         finally:
@@ -250,15 +281,17 @@ class _Loop:
         waited = clock() - start
         if tokens is None:
             return stop.signal
-        flags = [stop.signal is one for one in ENDS]
+        flags = [*(stop.signal is one for one in ENDS), self.saver.busy]
         step = self.trainer.step(number, tokens, flags=flags, accept=self.guard.accept)
+        if self.saver.under_way and not step.flags[-1]:  # nobody writes any more
+            self.saver.settle()
         if self._is_fit(step, batch):
             self.guard.recent.add(step.loss, step.grad_norm)
             self.done = number
             self._write(self._line(step, start, waited))
         if self.job.mesh.size == 1:
             return stop.signal
-        return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
+        return next((one for one, raised in zip(ENDS, step.flags, strict=False) if raised), None)
 
     def _batch(self, number: int, stop: Stop) -> Batch | None:
         """Give this rank's rows of a batch; None if the run is to stop before they come.
@@ -271,6 +304,7 @@ class _Loop:
             if stop:
                 return None
             self._save()
+            self.saver.settle()
             raise
 
     def _read(self, number: int) -> Batch:
@@ -293,6 +327,7 @@ class _Loop:
             self._spike({"step": step.step, "spike": "noted", "why": verdict.why}, where)
             return True
         if verdict.choice == "stop":
+            self.saver.settle()
             self._write({"step": step.step, "spike": "stop", "why": verdict.why})
             lr = self.job.settings.lr / 2
             hint = f"llama train --on-spike rewind or skip; or --run ANOTHER --lr {lr:g}"
@@ -308,6 +343,7 @@ class _Loop:
     def _rewind(self, batch: int, why: str, where: str) -> None:
         """Go back to the newest checkpoint that is there however often the run was stopped."""
         job, every = self.job, self.job.way.checkpoint_every
+        self.saver.settle()
         found = job.mesh.told(newest(job.run, every=every) if job.mesh.first else None)
         step = step_of(found) if found else 0
         if self.guard.is_in_vain(step):
@@ -381,18 +417,52 @@ class _Loop:
         if self.log:
             self.log.sync()
         every = self.job.way.checkpoint_every
-        saved = save_checkpoint(
-            self.job.run,
+        self.saver.begin(
             self.done,
             self.trainer,
-            settings={**self.job.decisive(), **self.guard.to_json()},
-            tokenizer=self.job.tokenizer,
-            keep=self.job.way.keep,
+            {**self.job.decisive(), **self.guard.to_json()},
             spare=self.done - self.done % every if self.job.way.on_spike == "rewind" else None,
         )
-        self._write({"step": self.done, "checkpoint": saved.name})
         if self.job.mesh.first:
             self.picture.refresh()
+
+    def _saved(self, saved: Saved) -> None:
+        if saved.why_not is None:
+            self._write({"step": saved.step, "checkpoint": saved.name})
+        else:
+            self._write({"step": saved.step, "checkpoint_failed": saved.why_not})
+            self.listener.say(f"the checkpoint of step {saved.step:,} failed: {saved.why_not}")
+
+    def _settle_the_last(self) -> None:
+        """Wait for the last checkpoint.
+
+        Raises:
+            LlamaError: it could not be written.
+        """
+        self.saver.settle()
+        last = self.saver.last
+        if last and last.why_not:
+            raise LlamaError(
+                f"the last step, {self.done:,}, is not saved: {last.why_not}",
+                hint="the same command again; it goes on from the newest checkpoint, if any",
+            )
+
+    def _stop(self, signal: Signals) -> None:
+        """End after a signal.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            Interrupted: after another.
+        """
+        self.saver.settle()
+        last = self.saver.last
+        failed = last and last.why_not
+        saved = f", which is not saved: {failed}" if failed else ", with a checkpoint"
+        message = f"stopped after step {self.done:,}{saved}"
+        if signal is Signals.SIGINT:
+            self.listener.say(message)
+            raise KeyboardInterrupt
+        raise Interrupted(message, hint="the same command again")
 
 
 def _reason(error: BaseException) -> str:
@@ -400,14 +470,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "Ctrl-C"
     return str(error) or type(error).__name__
-
-
-def _end(signal: Signals, step: int, say: Callable[[str], None]) -> None:
-    message = f"stopped after step {step:,}, with a checkpoint"
-    if signal is Signals.SIGINT:
-        say(message)
-        raise KeyboardInterrupt
-    raise Interrupted(message, hint="the same command again")
 
 
 def build(job: Job, say: Callable[[str], None]) -> Trainer:

@@ -10,12 +10,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.model.config import SIZES, ModelConfig
+from llama_cli.model.stored import fill, shapes
 from llama_cli.model.transformer import Transformer
-from llama_cli.model.weights import PARAMS, WEIGHTS, find_checkpoint, read_config
+from llama_cli.model.weights import PARAMS, find_checkpoint, read_config, weight_files
 from llama_cli.training.loop import Trainer
 from llama_cli.training.optimizer import MOMENTS
 
@@ -62,10 +63,8 @@ class Start:
 
     def load(self, trainer: Trainer) -> None:
         """Put its weights into a trainer that has begun."""
-        with safe_open(self.checkpoint / WEIGHTS, framework="pt") as file:
-            for held in trainer.slices():
-                if not held.name.startswith(MOMENTS) and held.tensor.numel():
-                    held.tensor.copy_(file.get_slice(held.name)[held.where])
+        weights = (each for each in trainer.slices() if not each.name.startswith(MOMENTS))
+        fill(weight_files(self.checkpoint), weights)
 
 
 def nearest_size(config: ModelConfig) -> str:
@@ -87,12 +86,10 @@ def _shape(config: ModelConfig) -> tuple[int, ...]:
 def _check(checkpoint: Path, config: ModelConfig) -> None:
     with torch.device("meta"):
         model = Transformer(config)
-    path = checkpoint / WEIGHTS
+    paths = weight_files(checkpoint)
+    path = paths[0]
     try:
-        with safe_open(path, framework="pt") as file:
-            held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise NotReadyError(f"no weights at {path}", hint=_HINT) from None
+        held = shapes(paths)
     except SafetensorError as error:
         raise NotReadyError(f"{path}: {error}", hint=_HINT) from None
     for name, weight in model.named_parameters():
@@ -105,7 +102,7 @@ def _check(checkpoint: Path, config: ModelConfig) -> None:
 
 def _fingerprint(checkpoint: Path) -> str:
     """Tell weights from others: every step changes all of them, so a sample is enough."""
-    path = checkpoint / WEIGHTS
+    path = weight_files(checkpoint)[0]
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(SAMPLE)

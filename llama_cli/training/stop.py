@@ -1,4 +1,6 @@
-"""Stopping between two steps: SIGTERM and Ctrl-C are noted, and asked about by the loop.
+"""Stopping between two steps: SIGTERM, SIGUSR1 and Ctrl-C are noted, and asked about by the loop.
+
+SIGUSR1 is what Slurm can be asked to send before the time of a job is up.
 
 The second signal of a kind has its usual effect at once, for those who will not wait.
 """
@@ -9,6 +11,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+ENDS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stop:
@@ -23,9 +27,9 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note SIGTERM and SIGINT while the context lasts."""
+    """Note `ENDS` while the context lasts."""
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in ENDS}
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = signal.Signals(number)

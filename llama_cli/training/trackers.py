@@ -20,7 +20,7 @@ from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.training.log import NAME, Line, read_log
 
 TENSORBOARD, WANDB = "tensorboard", "wandb.json"
-NOT_FIGURES = ("step", "checkpoint", "spike", "batches", "why", "end")
+NOT_FIGURES = ("step", "checkpoint", "checkpoint_failed", "spike", "batches", "why", "end")
 
 
 class Tracker(Protocol):

@@ -189,13 +189,20 @@ def test_help_and_dry_run_load_no_torch(tmp_path: Path) -> None:
         assert sh(f"{sys.executable} p.py", tmp_path).returncode == 0
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_nothing_and_the_run_goes_on_later(
+def test_checkpoints_that_cannot_be_written_are_told_and_end_only_the_end_of_a_run(
     tmp_path: Path,
 ) -> None:
     write_sequences(tmp_path / "data")
     full = sh(f"unset ${{!COV*}}; ulimit -f 2000; llama {TRAIN} --run full", tmp_path)
     assert (full.returncode, full.stdout) == (1, "")
-    assert full.stderr.endswith(": full/checkpoint-0000003: File too large\n")
+    told = [line for line in full.stderr.splitlines() if "checkpoint of" in line]
+    assert told == [
+        f"llama train: the checkpoint of step {step} failed: File too large" for step in (3, 6, 8)
+    ]
+    assert full.stderr.splitlines()[-2:] == [
+        "llama train: the last step, 8, is not saved: File too large",
+        "  try: the same command again; it goes on from the newest checkpoint, if any",
+    ]
     assert not list((tmp_path / "full").glob("*checkpoint*"))
     assert not list((tmp_path / "full").glob(".*.part"))
     assert sh(f"llama {TRAIN} --run full 2>/dev/full", tmp_path).returncode == 0

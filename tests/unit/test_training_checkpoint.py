@@ -13,7 +13,7 @@ from tests.tiny import tiny_checkpoint
 
 def resumable(directory: Path, trainer: str) -> Path:
     tiny_checkpoint(directory)
-    shutil.copy(directory / "model.safetensors", directory / OPTIMIZER)
+    shutil.copy(directory / "model.safetensors", directory / f"{OPTIMIZER}.safetensors")
     (directory / TRAINER).write_text(trainer)
     return directory
 

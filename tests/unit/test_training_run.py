@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.training.batch import Batch
-from llama_cli.training.checkpoint import newest, restore, save_checkpoint
+from llama_cli.training.checkpoint import newest, restore
 from llama_cli.training.data import Sequences, Starved
 from llama_cli.training.lock import locked
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.plot import curves, draw
 from llama_cli.training.run import Job, Listener, Way, train
 from llama_cli.training.stop import stoppable
-from tests.unit.training import SETTINGS, Ear, job, trainer, weights, write_sequences
+from tests.unit.training import SETTINGS, Ear, job, save, trainer, weights, write_sequences
 
 
 def final(run: Path) -> dict[str, torch.Tensor]:
@@ -207,7 +207,7 @@ def saved(run: Path, step: int, keep: int = 9) -> Path:
     run.mkdir(exist_ok=True)
     found = trainer()
     found.step(1, Sequences(write_sequences(run / "d")).batch(1, 4))
-    return save_checkpoint(run, step, found, settings={}, tokenizer=None, keep=keep)
+    return save(run, step, found, keep=keep)
 
 
 def test_a_checkpoint_puts_weights_and_moments_back(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
+from llama_cli.parallel.mesh import ONE
 from llama_cli.shards.write import ShardWriter
 from llama_cli.training.batch import Batch
 from llama_cli.training.data import Sequences
 from llama_cli.training.loop import Trainer
 from llama_cli.training.run import Job, Listener, Way
+from llama_cli.training.saving import Saver, Shelf
 from llama_cli.training.settings import Settings
 
 VOCAB, LENGTH = 50, 8
@@ -40,6 +42,15 @@ def trainer(settings: Settings = SETTINGS, **options: Any) -> Trainer:
 
 def weights(found: Trainer) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in found.model.named_parameters()}
+
+
+def save(run: Path, step: int, found: Trainer, *, keep: int = 9, **about: Any) -> Path:
+    """Write a checkpoint now."""
+    saver = Saver(Shelf(run, ONE, CONFIG, None, keep), beside=False)
+    saver.begin(step, found, about)
+    assert saver.last is not None
+    assert saver.last.why_not is None
+    return run / saver.last.name
 
 
 class Ear(list[Any]):

@@ -10,21 +10,22 @@ import functools
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore
 from torch.multiprocessing import start_processes
 
 from llama_cli.model.config import Activations, ModelConfig
+from llama_cli.model.stored import Slice
 from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.mesh import ONE, Mesh, joined
-from llama_cli.parallel.slices import Slice, whole
 from llama_cli.parallel.tensor import exchange, split
 from llama_cli.training.batch import Batch
 from llama_cli.training.loop import Trainer
@@ -189,3 +190,43 @@ def worst(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[float,
     """Name the tensor with the largest relative error."""
     assert found.keys() == expected.keys()
     return max((((found[name] - x).norm() / x.norm()).item(), name) for name, x in expected.items())
+
+
+def whole(slices: Iterable[Slice], mesh: Mesh) -> Iterator[tuple[str, Tensor]]:
+    """Yield whole tensors, on the CPU of the first rank; the others send theirs and get nothing.
+
+    Every rank must go through all of it.
+    """
+    found = list(slices)
+    if mesh.size == 1:
+        yield from ((held.name, held.tensor.cpu().contiguous()) for held in found)
+        return
+    places: list[Any] = [None] * mesh.size
+    dist.all_gather_object(places, [(held.offset, _sent(held)) for held in found])
+    for number, held in enumerate(found):
+        if mesh.first:
+            yield held.name, _assembled(held, [place[number] for place in places])
+        elif _sent(held) is not None:
+            dist.send(held.tensor.contiguous(), 0)
+
+
+def _sent(held: Slice) -> tuple[int, ...] | None:
+    """Give the shape of what a rank has to send."""
+    return tuple(held.tensor.shape) if held.owner and held.tensor.numel() else None
+
+
+def _assembled(
+    own: Slice, places: Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]
+) -> Tensor:
+    target = torch.empty(own.shape, dtype=own.tensor.dtype)
+    for rank, (offset, shape) in enumerate(places):
+        if shape is None:
+            continue
+        part = own.tensor
+        if rank:
+            part = torch.empty(shape, dtype=part.dtype, device=part.device)
+            dist.recv(part, rank)
+        target[tuple(slice(at, at + length) for at, length in zip(offset, shape, strict=True))] = (
+            part
+        )
+    return target
