@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 from torch import equal
 
-from llama_cli.model.weights import find_checkpoint
+from llama_cli.model.stored import load_whole
+from llama_cli.model.weights import find_checkpoint, weight_files
 from llama_cli.training.log import read_log
 from tests.shell import ROOT, sh
 from tests.unit.training import write_sequences
@@ -53,7 +53,7 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> bool:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    left, right = (load_file(find_checkpoint(run) / "model.safetensors") for run in (one, other))
+    left, right = (load_whole(weight_files(find_checkpoint(run))) for run in (one, other))
     return left.keys() == right.keys() and all(equal(left[name], right[name]) for name in left)
 
 
