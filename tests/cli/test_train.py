@@ -52,6 +52,15 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> bool:
     return True
 
 
+def wait_for_checkpoint(process: subprocess.Popen[str], run: Path, step: int) -> bool:
+    """Wait until the checkpoint of `step` is there; False if the process ended before."""
+    while not (run / f"checkpoint-{step:07d}").exists():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
 def same_weights(one: Path, other: Path) -> bool:
     left, right = (load_whole(weight_files(find_checkpoint(run))) for run in (one, other))
     return left.keys() == right.keys() and all(equal(left[name], right[name]) for name in left)
