@@ -114,15 +114,13 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _chunks(x_Nd: Tensor) -> Iterator[slice]:
-    """Cut the tokens so that the logits of each part take as many bytes as those of ROWS in bf16."""
+    """Cut the tokens into parts whose logits take as many bytes as those of ROWS in bf16."""
     step = ROWS * torch.bfloat16.itemsize // x_Nd.element_size()
     for start in range(0, len(x_Nd), step):
         yield slice(start, start + step)
 
 
-def _to_gradient(
-    logits_NV: Tensor, targets_N: Tensor, count: Tensor, exchange: Exchange
-) -> Tensor:
+def _to_gradient(logits_NV: Tensor, targets_N: Tensor, count: Tensor, exchange: Exchange) -> Tensor:
     """Turn logits into the gradient of the loss / `count` in their place; give the summed loss."""
     alone = logits_NV.device.type == "cpu" and exchange.size == 1
     step = CACHED_ROWS if alone else max(1, len(logits_NV))
