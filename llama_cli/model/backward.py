@@ -41,7 +41,7 @@ from llama_cli.kernels.gradient import attend, attend_backward
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.exchange import ALONE, Exchange, Pending
 from llama_cli.model.precision import product_dtype, widen
-from llama_cli.model.products import times
+from llama_cli.model.products import add_times, plus_times, times
 from llama_cli.model.rotary import Table, turn
 
 NORM_SCALES = 2  # of each position, in fp32
@@ -295,17 +295,17 @@ def _times(n: Tensor, weight: Tensor) -> Tensor:
 
 def _add_times(residual: Tensor, y: Tensor, weight: Tensor, how: How) -> Tensor:
     """Give residual + W y, of this rank's positions."""
-    product = times(y, weight.to(y.dtype))
+    weight = weight.to(y.dtype)
     if how.exchange.size == 1:
-        return product.view(residual.shape).add_(residual)
-    return _partial(product, residual, how).wait() + residual
+        return plus_times(residual.flatten(0, 1), y, weight).view(residual.shape)
+    return _partial(times(y, weight), residual, how).wait() + residual
 
 
 def _times_back(grad: Tensor, weight: Tensor, *more: Tensor) -> Tensor:
     """Give W' g, and add that of more pairs of g and W."""
     total = times(grad, weight.to(grad.dtype).t())
     for g, w in zip(more[::2], more[1::2], strict=True):
-        total += times(g, w.to(g.dtype).t())
+        add_times(total, g, w.to(g.dtype).t())
     return total
 
 

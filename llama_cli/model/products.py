@@ -25,6 +25,21 @@ def times(a_NK: Tensor, b_MK: Tensor) -> Tensor:
     return a_NK @ b_MK.t()
 
 
+def plus_times(sum_NM: Tensor, a_NK: Tensor, b_MK: Tensor) -> Tensor:
+    """Give sum + a b' in new memory."""
+    if _by_onednn(a_NK):
+        return times(a_NK, b_MK).add_(sum_NM)
+    return torch.addmm(sum_NM, a_NK, b_MK.t())
+
+
+def add_times(sum_NM: Tensor, a_NK: Tensor, b_MK: Tensor) -> None:
+    """Add a b' to `sum_NM`."""
+    if _by_onednn(a_NK):
+        sum_NM += times(a_NK, b_MK)
+    else:
+        sum_NM.addmm_(a_NK, b_MK.t())
+
+
 def add_outer(sum_MK: Tensor, a_NM: Tensor, b_NK: Tensor, *, first: bool) -> None:
     """Add a' b to `sum_MK`, which may be wider; or set it to that, if it is the `first`."""
     step = COLUMNS if a_NM.device.type == "cpu" else a_NM.shape[1]
@@ -43,5 +58,5 @@ def _by_onednn(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.numel() > 0
         and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
+        and torch._C._has_mkldnn
     )

@@ -127,7 +127,9 @@ def _to_gradient(logits_NV: Tensor, targets_N: Tensor, exchange: Exchange) -> Te
     alone = logits_NV.device.type == "cpu" and exchange.size == 1
     step = CACHED_ROWS if alone else max(1, len(logits_NV))
     total = logits_NV.new_zeros((), dtype=widen(logits_NV[:0]).dtype)
-    for some_NV, some_N in zip(logits_NV.split(step), targets_N.split(step), strict=True):
+    for start in range(0, len(logits_NV), step):
+        part = slice(start, start + step)
+        some_NV, some_N = logits_NV[part], targets_N[part]
         if alone:
             loss, grad = _loss_and_gradient_alone(some_NV, some_N)
         else:
@@ -163,8 +165,7 @@ def _loss_and_gradient_alone(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tens
     torch.softmax(wide, -1, out=wide)
     loss_N = top_N - wide.amax(-1).log() - right_N
     wide[right] -= 1
-    if not counted_N.all():
-        wide *= counted_N[:, None]
+    wide *= counted_N[:, None]
     return loss_N.masked_fill(~counted_N, 0.0).sum(), wide
 
 
