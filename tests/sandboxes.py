@@ -12,7 +12,7 @@ from llama_cli.evaluation.sandbox.limits import Limits
 from llama_cli.evaluation.sandbox.pool import Pool
 from llama_cli.evaluation.sandbox.tiers import TIERS, open_pool, why_not
 
-QUICK = Limits(cpu_seconds=4, wall_seconds=60.0)  # other work shares the cores
+QUICK = Limits(cpu_seconds=3, wall_seconds=60.0)  # other work shares the cores
 
 reason = cache(why_not)
 

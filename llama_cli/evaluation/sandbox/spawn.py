@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,7 @@ def bubblewrap(command: Sequence[str], calls: int) -> list[str]:
     shown = [word for path in files for word in ("--ro-bind", path, path)]
     devices = [word for path in DEVICES for word in ("--dev-bind-try", path, path)]
     return [
-        "bwrap",
+        shutil.which("bwrap") or "bwrap",
         *("--unshare-all", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
         *(*ways, *shown, *devices),
