@@ -36,11 +36,12 @@ def command(unsafe: bool) -> None:
 
 def _table(found: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     names = list(next(iter(found.values())))
-    width = max(map(len, names))
-    yield "  ".join(["attack".ljust(width), *(tier.ljust(10) for tier in found)]).rstrip()
-    for name in names:
-        cells = [verdicts[name].ljust(max(10, len(tier))) for tier, verdicts in found.items()]
-        yield "  ".join([name.ljust(width), *cells]).rstrip()
+    rows = [["attack", *found]]
+    rows += [[name, *(verdicts[name] for verdicts in found.values())] for name in names]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
 
 
 def _notes(reasons: Mapping[str, str], chosen: str) -> Iterator[str]:

@@ -80,7 +80,7 @@ def _wait(
             return "parent", words
         if output in ready:
             block = os.read(output, BLOCK)
-            words = words or block[:WORDS]
+            words += block[: WORDS - len(words)]
             written += len(block)
             if not block:  # closed; the process may go on
                 poll.unregister(output)

@@ -34,23 +34,23 @@ COMMON = ("collections", "functools", "heapq", "itertools", "math", "random", "r
 
 def main(descriptor: int) -> NoReturn:
     """Enter the namespaces, and serve who holds the other end."""
-    channel = socket.socket(fileno=descriptor)
-    try:
-        calls, path = assemble(build(execute=False)), standard_library()
-        for name in COMMON:  # most programs begin with some; the rest is found on disk
-            __import__(name)
-        namespaces.enter(python_files())
-        kernel.unshare(kernel.NEW_PIDS)
-    except (OSError, ValueError) as error:
-        send(channel, getattr(error, "strerror", None) or str(error))
-        os._exit(1)
-    if first := os.fork():
-        channel.close()
-        os.waitpid(first, 0)
-        os._exit(0)
-    kernel.prctl(kernel.PARENT_DEATH, signal.SIGKILL)
-    send(channel, "")
-    serve(channel, calls, path)
+    with socket.socket(fileno=descriptor) as channel:
+        try:
+            calls, path = assemble(build(execute=False)), standard_library()
+            for name in COMMON:  # most programs begin with some; the rest is found on disk
+                __import__(name)
+            namespaces.enter(python_files())
+            kernel.unshare(kernel.NEW_PIDS)
+        except (OSError, ValueError) as error:
+            send(channel, getattr(error, "strerror", None) or str(error))
+            os._exit(1)
+        if first := os.fork():
+            channel.close()
+            os.waitpid(first, 0)
+            os._exit(0)
+        kernel.prctl(kernel.PARENT_DEATH, signal.SIGKILL)
+        send(channel, "")
+        serve(channel, calls, path)
 
 
 def serve(channel: socket.socket, calls: bytes, path: Sequence[str]) -> NoReturn:
