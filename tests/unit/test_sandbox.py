@@ -13,7 +13,6 @@ from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.evaluation.sandbox import forked, probes
 from llama_cli.evaluation.sandbox.forked import Forked
 from llama_cli.evaluation.sandbox.limits import Limits
-from llama_cli.evaluation.sandbox.pool import jobs_or_cores
 from llama_cli.evaluation.sandbox.probes import PROBES, Probe, check
 from llama_cli.evaluation.sandbox.result import Result
 from llama_cli.evaluation.sandbox.tiers import TIERS, UNSAFE, choose, open_pool, tried, why_not
@@ -46,6 +45,8 @@ STOPPED = {
     "recursion": ("def f():\n    f()\nf()", "failed", "RecursionError: maximum recursion"),
     "half a character": ("'\ud800'", "failed", "UnicodeEncodeError"),
     "stdin": ("input()", "failed", "EOFError"),
+    "closed report": ("import os\nos.closerange(3, 99)", "failed", "ended with 0 before its"),
+    "no exceptions": ("import builtins\nbuiltins.type = 1\n1 / 0", "failed", "ended with 0 before"),
     "odd exception": (
         "class E(Exception):\n    def __str__(self): raise self\nraise E",
         "failed",
@@ -85,6 +86,7 @@ def test_what_goes_wrong_is_a_failure_with_its_reason_and_the_next_program_runs(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()",
         "import os\nassert set(os.environ) <= {'HOME', 'PYTHONHASHSEED', 'LC_CTYPE', 'PWD'}",
         "import json, os, sys\nos.write = os._exit = sys.exit = json.dumps = None",
+        "import builtins\nbuiltins.str = builtins.type = builtins.BaseException = None",
         "import sys\nsys.stdout = sys.stderr = None",
         "print('é' * 1000)",
         "# no line end",
@@ -315,9 +317,12 @@ def test_who_is_not_quite_root_gets_namespaces_too(before):
     assert "PermissionError" in done.stdout, done.stderr
 
 
-def test_jobs_of_0_are_one_a_core():
-    assert jobs_or_cores(3) == 3
-    assert jobs_or_cores(0) == len(os.sched_getaffinity(0))
+def test_to_leave_early_ends_the_programs_that_run(pool):
+    start = time.monotonic()
+    with open_pool(tier=pool.tier, jobs=2) as left:
+        results = left.run(["pass", *["import time\ntime.sleep(29)"] * 9])
+        assert next(results).passed
+    assert time.monotonic() - start < 25
 
 
 def test_the_tiers_are_tried_in_the_order_in_which_they_are_preferred():

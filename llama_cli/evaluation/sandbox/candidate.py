@@ -58,11 +58,13 @@ def run(program: str, *, token: str, report: int, path: Sequence[str]) -> NoRetu
     main = _fresh_main(path)
     said = token
     try:
-        exec(compile(program, NAME, "exec", dont_inherit=True), main)
-    except BaseException as error:
-        said = describe(error)
-    write(report, said.encode("utf-8", "backslashreplace"))
-    leave(0)
+        try:
+            exec(compile(program, NAME, "exec", dont_inherit=True), main)
+        except BaseException as error:
+            said = describe(error)
+        write(report, said.encode("utf-8", "backslashreplace"))
+    finally:  # a program may have closed the report, or taken `str` away
+        leave(0)
 
 
 def _fresh_main(path: Sequence[str]) -> dict[str, object]:

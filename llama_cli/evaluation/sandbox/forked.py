@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Forked:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._stopped = False
 
     def run(self, program: str, token: str, limits: Limits) -> Ended:
         """Run one program; again if the process was lost with it, and then it is to blame.
@@ -34,7 +36,7 @@ class Forked:
         Raises:
             LlamaError: the kernel, or who rules this machine, allows no namespaces.
         """
-        for _ in range(2):
+        for _ in range(0 if self._stopped else 2):
             channel = self._channel or self._start()
             channel.settimeout(limits.wall_seconds + GRACE)
             try:
@@ -42,7 +44,16 @@ class Forked:
                 return Ended(*receive(channel))
             except (OSError, EOFError):
                 self.close()
+            if self._stopped:
+                break
         return _LOST
+
+    def stop(self) -> None:
+        """End the program that another thread has running, and start no more."""
+        self._stopped = True
+        if channel := self._channel:
+            with suppress(OSError):  # the thread may be closing it
+                channel.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the process, and with it all that it made."""

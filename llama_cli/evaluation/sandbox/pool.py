@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,8 +23,11 @@ class Runner(Protocol):
     def run(self, program: str, token: str, limits: Limits) -> Ended:
         """Run one program, which reports the token at its end."""
 
+    def stop(self) -> None:
+        """End the program that another thread has running, and start no more."""
+
     def close(self) -> None:
-        """End what is held between programs."""
+        """Let go of what is held between programs; none runs any more."""
 
 
 class Pool:
@@ -48,6 +50,8 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for runner in self._runners:
+            runner.stop()
         self._threads.shutdown(cancel_futures=True)
         for runner in self._runners:
             runner.close()
@@ -74,8 +78,3 @@ class Pool:
         finally:
             self._idle.put(runner)
         return judge(ended, token=token, limits=self.limits, tier=self.tier)
-
-
-def jobs_or_cores(jobs: int) -> int:
-    """Read --jobs: 0 is one for each core this process may use."""
-    return jobs or len(os.sched_getaffinity(0))

@@ -47,6 +47,7 @@ class Spawn:
         self._text, self._path = text, standard_library()
         self._wrap, self._group = wrap, group
         self._calls = assemble(build(execute=True))
+        self._stop, self._go = os.pipe()
 
     def run(self, program: str, token: str, limits: Limits) -> Ended:
         """Run one program."""
@@ -58,8 +59,13 @@ class Spawn:
         ):
             return self._started(stdin, calls, directory, limits)
 
+    def stop(self) -> None:
+        """End the program that another thread has running."""
+        os.close(self._go)
+
     def close(self) -> None:
-        """Nothing is held between programs."""
+        """Let go of what is held between programs."""
+        os.close(self._stop)
 
     def _started(self, stdin: int, calls: int, directory: str, limits: Limits) -> Ended:
         output, output_end = os.pipe()
@@ -79,7 +85,12 @@ class Spawn:
             os.close(output_end)
             os.close(report_end)
             ended = watch(
-                process.pid, output=output, report=report, limits=limits, group=self._group
+                process.pid,
+                output=output,
+                report=report,
+                limits=limits,
+                group=self._group,
+                stop=self._stop,
             )
             process.returncode = ended.code  # reaped
             return ended
