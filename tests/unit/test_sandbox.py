@@ -184,8 +184,9 @@ HARMLESS = {
     "write files of the machine",
     "see processes of the machine",
     "kill a process of the machine",
-    "leave a process behind",
 }
+if not os.geteuid():  # the limit on processes counts all of a user's, and may be reached already
+    HARMLESS.add("leave a process behind")
 
 
 def test_the_same_attacks_succeed_without_a_sandbox(monkeypatch):
