@@ -148,6 +148,13 @@ def test_a_program_that_waits_is_ended_by_the_clock(pool):
     assert 3 <= result.seconds < 20
 
 
+def test_a_directory_holds_as_much_as_the_limit_says(pool):
+    write = "for n in range(8):\n    open(str(n), 'wb').write(bytes(1 << 20))"
+    for megabytes, outcome in ((16, "passed"), (4, "failed")):
+        with open_pool(tier=pool.tier, limits=Limits(disk=megabytes << 20)) as small:
+            assert [result.outcome for result in small.run([write])] == [outcome]
+
+
 def test_results_are_in_order_whoever_is_first(pool):
     programs = [f"import time\ntime.sleep({n % 2 / 10})\nassert {n} < 0, {n}" for n in range(12)]
     assert [result.detail for result in pool.run(programs)] == [

@@ -452,7 +452,7 @@ def test_of_a_python_that_shares_usr_only_its_own_part_is_seen(monkeypatch):
 
 
 def test_bubblewrap_is_given_a_view_without_writing_and_a_filter():
-    command = spawn.bubblewrap(["python"], 9)
+    command = spawn.bubblewrap(["python"], 9, LIMITS)
     assert command[command.index("--seccomp") + 1] == "9"
     assert command[-2:] == ["--", "python"]
     assert command.count("--ro-bind") == len(view.python_files())

@@ -42,7 +42,9 @@ def python(code: Sequence[str]) -> list[str]:
 class Spawn:
     """Start a command for each program, and see it to its end."""
 
-    def __init__(self, wrap: Callable[[Sequence[str], int], list[str]], *, group: bool) -> None:
+    def __init__(
+        self, wrap: Callable[[Sequence[str], int, Limits], list[str]], *, group: bool
+    ) -> None:
         text = Path(candidate.__file__).read_text(encoding="utf-8")
         self._text, self._path = text, standard_library()
         self._wrap, self._group = wrap, group
@@ -73,7 +75,7 @@ class Spawn:
         code = ["-c", f"{self._text}\nmain({report_end})"]
         try:
             process = subprocess.Popen(
-                self._wrap(python(code), calls),
+                self._wrap(python(code), calls, limits),
                 stdin=stdin,
                 stdout=output_end,
                 stderr=output_end,
@@ -99,12 +101,12 @@ class Spawn:
             os.close(report)
 
 
-def bare(command: Sequence[str], calls: int) -> list[str]:
+def bare(command: Sequence[str], calls: int, limits: Limits) -> list[str]:
     """Start Python as it is."""
     return list(command)
 
 
-def bubblewrap(command: Sequence[str], calls: int) -> list[str]:
+def bubblewrap(command: Sequence[str], calls: int, limits: Limits) -> list[str]:
     """Start Python inside bwrap(1)."""
     files = python_files()
     ways = [word for way in parents([*files, *DEVICES]) for word in _directory(way)]
@@ -115,7 +117,7 @@ def bubblewrap(command: Sequence[str], calls: int) -> list[str]:
         *("--unshare-all", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
         *(*ways, *shown, *devices),
-        *("--perms", "1777", "--size", str(Limits().disk), "--tmpfs", WORK, "--remount-ro", "/"),
+        *("--perms", "1777", "--size", str(limits.disk), "--tmpfs", WORK, "--remount-ro", "/"),
         *("--chdir", WORK, "--seccomp", str(calls), "--", *command),
     ]
 
