@@ -20,9 +20,10 @@ from llama_cli.stream.progress import Progress, tell
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Data
 from llama_cli.training.instructions import Instructions
+from llama_cli.training.job import Job, Way
 from llama_cli.training.lock import locked
 from llama_cli.training.plot import curves, draw
-from llama_cli.training.run import Job, Way, train
+from llama_cli.training.run import train
 from llama_cli.training.settings import (
     EPOCHS,
     RECIPES,

@@ -22,7 +22,8 @@ from llama_cli.training.data import Data, Sequences, Stream, apart, first_rows
 from llama_cli.training.instructions import Instructions, held_out, keep_instructions
 from llama_cli.training.keep import Stream as Kept
 from llama_cli.training.keep import keeping
-from llama_cli.training.run import SETTINGS, VALIDATION_SEQUENCES
+from llama_cli.training.resume import SETTINGS
+from llama_cli.training.run import VALIDATION_SEQUENCES
 from llama_cli.training.spike import Skipped
 from llama_cli.training.start import Start
 

@@ -24,8 +24,8 @@ from llama_cli.errors import Interrupted
 if TYPE_CHECKING:
     from llama_cli.parallel.mesh import Mesh
     from llama_cli.stream.progress import Progress
+    from llama_cli.training.job import Listener
     from llama_cli.training.log import Line
-    from llama_cli.training.run import Listener
     from llama_cli.training.spike import Choice
     from llama_cli.training.view import View
     from llama_cli.training.watch import Follower
@@ -120,7 +120,7 @@ def listening(
 ) -> Iterator[Listener]:
     """Give who is told of a run: a panel or plain lines, and `tell`."""
     from llama_cli.stream.block import shown
-    from llama_cli.training.run import Listener
+    from llama_cli.training.job import Listener
 
     seen = Seen(run, progress)
 

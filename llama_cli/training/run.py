@@ -13,11 +13,10 @@ the clock is the caller's.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -25,94 +24,33 @@ from typing import Any
 import torch
 
 from llama_cli.errors import Interrupted, LlamaError
-from llama_cli.kernels.attention import Choice, choose
-from llama_cli.model.config import Activations, ModelConfig
 from llama_cli.model.transformer import Transformer
-from llama_cli.parallel.mesh import ONE, Mesh, check
+from llama_cli.parallel.mesh import check
 from llama_cli.parallel.plan import flops_per_token
 from llama_cli.parallel.tensor import exchange, split
 from llama_cli.training.batch import Batch
 from llama_cli.training.checkpoint import (
     about,
-    clear_leftovers,
-    first_damaged,
     forget,
     newest,
     restore,
     step_of,
 )
-from llama_cli.training.data import Data, Starved, apart
+from llama_cli.training.data import Starved, apart
+from llama_cli.training.job import Job, Listener, attention_of
 from llama_cli.training.log import Line, RunLog
 from llama_cli.training.loop import Step, Trainer
 from llama_cli.training.memory import peak_memory
 from llama_cli.training.plot import PICTURE, Picture, save_curves
 from llama_cli.training.prefetch import Prefetch
+from llama_cli.training.resume import place_to_go_on
 from llama_cli.training.saving import Saved, Saver, Shelf
-from llama_cli.training.settings import OLDER, Settings
 from llama_cli.training.speed import peak_flops
-from llama_cli.training.spike import Choice as OnSpike
-from llama_cli.training.spike import Guard, Left, Skipped
+from llama_cli.training.spike import Guard, Left
 from llama_cli.training.start import Start
 from llama_cli.training.stop import ENDS, Stop, stoppable
 
-SETTINGS, CONFIG = "settings.json", "config.toml"
 VALIDATION_SEQUENCES = 64  # the first of the validation data; ours
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a run is carried out: what changes its speed or its files, not its mathematics."""
-
-    device: str = "cpu"
-    attention: str | None = None
-    deterministic: bool = True  # the gradients of the attention kernel; others' always are
-    compile: bool = False
-    micro_batch: int | None = None  # sequences of one data rank
-    activations: Activations = "linear"
-    reshard: bool = True  # give a layer's weights back between forward and backward
-    checkpoint_every: int = 1000
-    validation_every: int = 1000
-    keep: int = 2
-    beside: bool = True  # checkpoints are written while training goes on
-    on_spike: OnSpike | None = None  # None notes it, and stops at what is not a number
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to train, on what, and how. The first rank holds the lock of `run`."""
-
-    run: Path
-    size: str
-    config: ModelConfig
-    settings: Settings
-    data: Data
-    validation: Batch | None = None
-    tokenizer: bytes | None = None
-    start: Start | None = None  # whose weights are the first
-    way: Way = Way()
-    mesh: Mesh = ONE
-    asked: str = ""  # the options of the command and their origins, as TOML
-
-    def decisive(self) -> dict[str, Any]:
-        """Name everything on which the final weights depend."""
-        return {
-            "size": self.size,
-            "model": self.config.to_params(),
-            "data": self.data.fingerprint,
-            "from": self.start.fingerprint if self.start else None,
-            **self.settings.to_json(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who is told what happens, and by which clocks, in seconds."""
-
-    clock: Callable[[], float]
-    cpu_clock: Callable[[], float]  # of the processor's time that this process had
-    say: Callable[[str], None]
-    on_line: Callable[[Line], None]
-    watts: Callable[[], float | None] = lambda: None  # of what this process alone accounts for
 
 
 def train(job: Job, listener: Listener) -> bool:
@@ -135,7 +73,7 @@ def train(job: Job, listener: Listener) -> bool:
     if job.settings.batch % job.mesh.data:
         rows = f"{job.settings.batch:,} sequences a step over {job.mesh.data} data ranks"
         listener.say(f"{rows}: some have one more, for which the others wait")
-    found, skipped = _found(job, listener.say)
+    found, skipped = place_to_go_on(job, listener.say)
     if found and step_of(found) >= job.settings.steps:
         if job.mesh.first and not (job.run / PICTURE).exists():
             save_curves(job.run, _title(job))
@@ -148,54 +86,6 @@ def train(job: Job, listener: Listener) -> bool:
             listener.say(f"continuing after step {done:,} of {job.settings.steps:,}")
         _Loop(job, trainer, listener, done, guard).to_the_end(stop)
     return True
-
-
-def _found(job: Job, say: Callable[[str], None]) -> tuple[Path | None, Skipped]:
-    """Give the checkpoint to continue from, whose bytes are right, and what the run skips."""
-    mesh = job.mesh
-    if mesh.first:
-        _open(job)
-    mesh.wait()
-    if not all(mesh.gathered((job.run / SETTINGS).exists())):
-        raise LlamaError(
-            f"{job.run} is not the same directory on all machines",
-            hint="llama train --run ON_A_SHARED_DISK",
-        )
-    damaged: list[Path] = []
-    while True:
-        found, skipped = mesh.told(_newest(job, damaged) if mesh.first else (None, Skipped()))
-        if found is None or (wrong := first_damaged(found, mesh)) is None:
-            return found, skipped
-        say(f"{found / wrong} is damaged: going back to the checkpoint before")
-        damaged.append(found)
-
-
-def _open(job: Job) -> None:
-    """Check the directory against the job, and clear it up."""
-    if not (job.run / SETTINGS).exists():
-        _attention(job)  # raises before settings are written that its cure would contradict
-    _same_run(job)
-    clear_leftovers(job.run)
-    if job.asked:
-        _put(job.run / CONFIG, job.asked)
-
-
-def _newest(job: Job, damaged: Collection[Path]) -> tuple[Path | None, Skipped]:
-    """Give the checkpoint to continue from, and what it skips.
-
-    One that does not know of batches left out before it is of steps that were undone.
-    """
-    skipped = Skipped.load(job.run)
-    while found := newest(job.run, but=damaged):
-        known = Skipped.from_json(about(found).get("skipped", ()))
-        undone = [each.step for each in skipped.left if each not in known.left]
-        if step_of(found) <= min(undone, default=step_of(found)):
-            break
-        forget(job.run, after=min(undone))
-    if found:
-        for each in known.left:
-            skipped.add(each)
-    return found, skipped
 
 
 def put_back(found: Path | None, trainer: Trainer, guard: Guard, start: Start | None) -> int:
@@ -473,7 +363,7 @@ def _reason(error: BaseException) -> str:
 
 def build(job: Job, say: Callable[[str], None]) -> Trainer:
     """Make this rank's part of model and optimizer; the weights are still to be set."""
-    way, attention = job.way, _attention(job)
+    way, attention = job.way, attention_of(job)
     mesh = replace(job.mesh, device=way.device)
     if attention.failed:
         say(f"attention {attention}")
@@ -496,16 +386,11 @@ def build(job: Job, say: Callable[[str], None]) -> Trainer:
     )
 
 
-def _attention(job: Job) -> Choice:
-    dtype = torch.bfloat16 if job.settings.dtype == "bf16" else torch.float32
-    return choose(job.way.device, dtype, job.config.head_dim, job.way.attention)
-
-
 def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
     device, dtype = trainer.device, job.settings.dtype
     peak, source = peak_flops(device, dtype, listener.cpu_clock)
     on_gpu = device.type == "cuda"
-    attention = _attention(job)
+    attention = attention_of(job)
     return {
         "size": job.size,
         "parameters": job.config.parameters,
@@ -526,48 +411,6 @@ def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
         "peak_flops": peak,
         "peak_from": source,
     }
-
-
-def _same_run(job: Job) -> None:
-    path, wanted = job.run / SETTINGS, job.decisive()
-    if not path.exists():
-        _put(path, json.dumps(wanted, indent=2) + "\n")
-        return
-    held = _held(path)
-    for name, value in wanted.items():
-        if held.get(name) != value:
-            raise LlamaError(
-                f"{job.run} holds a run with {_difference(name, held.get(name), value)}",
-                hint="llama train --run ANOTHER, or the settings it was begun with",
-            )
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file that is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
-
-
-def _held(path: Path) -> Mapping[str, Any]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        held = None
-    if not isinstance(held, dict):
-        raise LlamaError(f"{path}: damaged", hint="llama train --run ANOTHER")
-    return {**OLDER, **held}
-
-
-def _difference(name: str, held: object, wanted: object) -> str:
-    if name == "data":
-        return "other data"
-    if name == "from":
-        return "other first weights"
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        name = next(key for key in wanted if held.get(key) != wanted[key])
-        held, wanted = held.get(name), wanted[name]
-    return f"{name} {held}, not {wanted}"
 
 
 @contextmanager

@@ -33,9 +33,10 @@ from llama_cli.kernels.library import Library
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.rotary import rotary_table
 from llama_cli.model.transformer import Transformer, init_weights
+from llama_cli.training.job import Way
 from llama_cli.training.log import read_log
 from llama_cli.training.loop import Trainer
-from llama_cli.training.run import Way, train
+from llama_cli.training.run import train
 from llama_cli.training.settings import Settings
 from tests.kernels import inputs, results, same_bits
 from tests.unit.training import Ear, job

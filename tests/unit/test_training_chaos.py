@@ -29,9 +29,9 @@ from llama_cli.parallel.mesh import joined
 from llama_cli.training import run as module
 from llama_cli.training.checkpoint import OPTIMIZER
 from llama_cli.training.data import Sequences
+from llama_cli.training.job import Job, Listener, Way
 from llama_cli.training.lock import locked
 from llama_cli.training.log import NAME, read_log
-from llama_cli.training.run import Job, Listener, Way
 from llama_cli.training.settings import Settings
 from tests.unit.training import CONFIG, write_sequences
 

@@ -29,9 +29,10 @@ from llama_cli.training.instructions import (
     pack,
     packed,
 )
+from llama_cli.training.job import Job
 from llama_cli.training.loop import Trainer
 from llama_cli.training.loss import head_loss
-from llama_cli.training.run import Job, train
+from llama_cli.training.run import train
 from llama_cli.training.settings import Settings
 from llama_cli.training.start import Start, nearest_size
 from tests.tiny import CONFIG, tiny_checkpoint, tiny_model, tiny_tokenizer

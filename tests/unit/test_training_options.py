@@ -14,7 +14,7 @@ from llama_cli.errors import LlamaError
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.training.data import Sequences
-from llama_cli.training.run import Job
+from llama_cli.training.job import Job
 from tests.unit.training import LENGTH, write_sequences
 
 PLAIN = Options(

@@ -18,10 +18,11 @@ from llama_cli.model.weights import find_checkpoint
 from llama_cli.training.batch import Batch
 from llama_cli.training.checkpoint import newest, restore
 from llama_cli.training.data import Sequences, Starved
+from llama_cli.training.job import Job, Listener, Way
 from llama_cli.training.lock import locked
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.plot import curves, draw
-from llama_cli.training.run import Job, Listener, Way, train
+from llama_cli.training.run import train
 from llama_cli.training.stop import stoppable
 from tests.unit.training import SETTINGS, Ear, job, save, trainer, weights, write_sequences
 

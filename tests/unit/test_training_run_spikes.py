@@ -21,8 +21,9 @@ from llama_cli.training import loop, spike
 from llama_cli.training import run as run_module
 from llama_cli.training.checkpoint import newest
 from llama_cli.training.data import Sequences
+from llama_cli.training.job import Job, Way
 from llama_cli.training.log import Line, RunLog, read_log
-from llama_cli.training.run import Job, Way, train
+from llama_cli.training.run import train
 from tests.unit.planted import plant, write_batches
 from tests.unit.test_training_run import names, stop_after
 from tests.unit.training import CONFIG, SETTINGS, Ear

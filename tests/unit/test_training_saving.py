@@ -21,8 +21,9 @@ from llama_cli.model.weights import find_checkpoint
 from llama_cli.parallel.mesh import ONE, Mesh
 from llama_cli.training import saving
 from llama_cli.training.checkpoint import first_damaged, newest
+from llama_cli.training.job import Job, Listener
 from llama_cli.training.log import RunLog, read_log
-from llama_cli.training.run import Job, Listener, train
+from llama_cli.training.run import train
 from llama_cli.training.saving import Saver, Shelf
 from tests.unit.training import CONFIG, Ear, job, save, trainer
 

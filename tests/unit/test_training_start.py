@@ -22,7 +22,7 @@ from llama_cli.parallel.mesh import ONE
 from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import Template
-from llama_cli.training.run import Job
+from llama_cli.training.job import Job
 from tests.tiny import CONFIG, tiny_checkpoint, tiny_tokenizer
 from tests.unit.test_training_instructions import ALL, CHAT, PAIR, lines
 from tests.unit.test_training_options import PLAIN

@@ -14,8 +14,8 @@ from llama_cli.parallel.mesh import ONE
 from llama_cli.shards.write import ShardWriter
 from llama_cli.training.batch import Batch
 from llama_cli.training.data import Sequences
+from llama_cli.training.job import Job, Listener, Way
 from llama_cli.training.loop import Trainer
-from llama_cli.training.run import Job, Listener, Way
 from llama_cli.training.saving import Saver, Shelf
 from llama_cli.training.settings import Settings
 
