@@ -105,7 +105,7 @@ def make_job(options: Options, run: Path, data: Data, progress: Progress, mesh: 
             checkpoint_every=options.checkpoint_every or tenth,
             validation_every=options.validation_every or tenth,
             keep=options.keep,
-            beside=options.async_checkpoints,
+            async_checkpoints=options.async_checkpoints,
         ),
         mesh=mesh,
         asked=options.asked,

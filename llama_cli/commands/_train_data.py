@@ -17,7 +17,7 @@ from llama_cli.stream.progress import Progress
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import TEMPLATE
 from llama_cli.training.batch import Batch
-from llama_cli.training.checkpoint import newest, step_of
+from llama_cli.training.checkpoint import glance, step_of
 from llama_cli.training.data import Data, Sequences, Stream, apart, first_rows
 from llama_cli.training.instructions import Instructions, held_out, keep_instructions
 from llama_cli.training.keep import Stream as Kept
@@ -106,7 +106,7 @@ def is_stream(where: str) -> bool:
 
 def _used(run: Path) -> int:
     """Count the sequences up to which the newest checkpoint of a run has seen them."""
-    checkpoint = newest(run)
+    checkpoint = glance(run)
     if checkpoint is None:
         return 0
     batch: int = json.loads((run / SETTINGS).read_text(encoding="utf-8"))["batch"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from xxhash import xxh3_128
+
+from llama_cli.model.manifest import BLOCK, Entry
 
 SUFFIX = ".safetensors"
 NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})\.safetensors")
@@ -46,8 +48,10 @@ class Slice:
         return tuple(slice(start, start + length) for start, length in ends)
 
 
-def save_slices(slices: Iterable[Slice], directory: Path, stem: str, number: int, of: int) -> Path:
-    """Write a file of `of`, numbered from 1, with the slices that this rank owns.
+def save_slices(
+    slices: Iterable[Slice], directory: Path, stem: str, number: int, of: int
+) -> dict[str, Entry]:
+    """Write a file of `of`, numbered from 1, with the slices that this rank owns; say what it is.
 
     Raises:
         OSError: it cannot be written, as when the disk is full.
@@ -55,27 +59,50 @@ def save_slices(slices: Iterable[Slice], directory: Path, stem: str, number: int
     held = [each for each in slices if each.owner and each.tensor.numel()]
     tensors = {each.name: each.tensor for each in held}
     if of == 1:
-        return save_tensors(tensors, directory / f"{stem}{SUFFIX}")
-    places = {each.name: (each.offset, each.shape) for each in held}
-    path = directory / f"{stem}-{number:05d}-of-{of:05d}{SUFFIX}"
-    return save_tensors(tensors, path, {"places": json.dumps(places)})
+        path, metadata = directory / f"{stem}{SUFFIX}", {}
+    else:
+        path = directory / f"{stem}-{number:05d}-of-{of:05d}{SUFFIX}"
+        places = {each.name: (each.offset, each.shape) for each in held}
+        metadata = {"places": json.dumps(places)}
+    return {path.name: save_tensors(tensors, path, metadata)}
 
 
 def save_tensors(
-    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
-) -> Path:
-    """Write a safetensors file that others may read; the library makes it the owner's alone.
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> Entry:
+    """Write a safetensors file, and give the length and hash of what was meant to be written.
+
+    By hand, since the hash is made on the way, and since a thread that the library holds outside
+    Python aborts a process that ends meanwhile.
+    https://huggingface.co/docs/safetensors, "Format".
 
     Raises:
         OSError: it cannot be written, as when the disk is full.
     """
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:
-        reason = str(error).rpartition("error: ")[2].partition(" (os error")[0]
-        raise OSError(None, reason, str(path)) from None
-    path.chmod(0o644)
-    return path
+    hashed, total = xxh3_128(), 0
+    with path.open("wb") as file:
+        for block in _blocks(tensors, metadata or {}):
+            file.write(block)
+            hashed.update(block)
+            total += len(block)
+    return Entry(total, hashed.hexdigest())
+
+
+def _blocks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[memoryview]:
+    """Yield the bytes of a safetensors file: the length of its header, the header, the numbers."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        shape, dtype = list(tensor.shape), _NAMES[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the numbers are aligned
+    yield memoryview(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors.values():
+        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        for start in range(0, len(flat), BLOCK):
+            yield flat[start : start + BLOCK]
 
 
 def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
@@ -87,17 +114,21 @@ def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
     single = directory / f"{stem}{SUFFIX}"
     if single.exists():
         return [single]
-    found = {}
-    for path in directory.glob(f"{stem}-*{SUFFIX}"):
-        if match := NUMBERED.fullmatch(path.name.removeprefix(stem)):
-            found[int(match[1])], count = path, match[2]
-    if not found:
-        raise FileNotFoundError(None, "No such file or directory", str(single))
-    for number in range(1, int(count) + 1):
-        if number not in found:
-            missing = directory / f"{stem}-{number:05d}-of-{count}{SUFFIX}"
-            raise FileNotFoundError(None, "No such file or directory", str(missing))
-    return [found[number] for number in sorted(found, key=lambda number: number != near)]
+    counts = {
+        int(match[2])
+        for path in directory.glob(f"{stem}-*{SUFFIX}")
+        if (match := NUMBERED.fullmatch(path.name.removeprefix(stem)))
+    }
+    missing = [single]
+    for count in counts:
+        parts = [
+            directory / f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
+            for number in range(1, count + 1)
+        ]
+        missing = [path for path in parts if not path.exists()]
+        if not missing:
+            return [*parts[near - 1 : near], *parts[: near - 1], *parts[near:]]
+    raise FileNotFoundError(None, "No such file or directory", str(missing[0]))
 
 
 def shapes(paths: Sequence[Path]) -> dict[str, tuple[int, ...]]:
@@ -106,11 +137,7 @@ def shapes(paths: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     Raises:
         SafetensorError: a file is cut short or no such file.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for path in paths:
-        with safe_open(path, framework="pt") as file:
-            found |= {name: shape for name, (_, shape) in _places(file).items()}
-    return found
+    return {name: shape for name, (shape, _) in _kinds(paths).items()}
 
 
 def load_whole(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -119,20 +146,25 @@ def load_whole(paths: Sequence[Path]) -> dict[str, Tensor]:
     Raises:
         SafetensorError: a file is cut short or no such file, or a part of a tensor is missing.
     """
-    with safe_open(paths[0], framework="pt") as file:
-        dtypes = {name: file.get_slice(name).get_dtype() for name in _places(file)}
-    first = next(iter(dtypes.values()), "F32")
     held = {
-        name: Slice(
-            name,
-            shape,
-            (0,) * len(shape),
-            torch.empty(shape, dtype=_DTYPES[dtypes.get(name, first)]),
-        )
-        for name, shape in shapes(paths).items()
+        name: Slice(name, shape, (0,) * len(shape), torch.empty(shape, dtype=dtype))
+        for name, (shape, dtype) in _kinds(paths).items()
     }
     fill(paths, held.values())
     return {name: each.tensor for name, each in held.items()}
+
+
+def _kinds(paths: Sequence[Path]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Give the shape and dtype of every whole tensor."""
+    found = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            for name, (_, shape) in _places(file).items():
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in _DTYPES:
+                    raise SafetensorError(f"{name} is {dtype}, not one of {', '.join(_DTYPES)}")
+                found[name] = shape, _DTYPES[dtype]
+    return found
 
 
 _DTYPES = {
@@ -141,6 +173,7 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def fill(paths: Sequence[Path], wanted: Iterable[Slice]) -> None:
@@ -151,14 +184,16 @@ def fill(paths: Sequence[Path], wanted: Iterable[Slice]) -> None:
     """
     open_ = {each.name: each for each in wanted if each.tensor.numel()}
     missing = {name: each.tensor.numel() for name, each in open_.items()}
+    seen = set()
     for path in paths:
         if not missing:
             return
         with safe_open(path, framework="pt") as file:
             for name, (offset, _) in _places(file).items():
-                if name in missing:
+                if name in missing and (name, offset) not in seen:
+                    seen.add((name, offset))
                     missing[name] -= _copy(file, name, offset, open_[name])
-                    if missing[name] == 0:
+                    if missing[name] <= 0:
                         del missing[name]
     if missing:
         name = next(iter(missing))

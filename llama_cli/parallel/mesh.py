@@ -18,9 +18,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORD = "llama/word"  # in the store: how many ranks wanted to say how the run ended
+PATIENCE = timedelta(minutes=30)  # with a rank that does not come, as while it saves; ours
 LOOK = 0.02  # seconds between two looks for a word; ours
 LOSSES = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
 
@@ -160,10 +162,16 @@ class Mesh:
         assert self.store is not None, "a process alone has nobody to talk to"
         self.store.set(key, json.dumps(value))
 
-    def find_word(self, key: str) -> Any:
-        """Wait for a word that another rank leaves, and take it; from any thread."""
+    def find_word(self, key: str, give_up: Callable[[], bool]) -> Any:
+        """Wait for a word that another rank leaves, and take it; from any thread.
+
+        Raises:
+            LlamaError: it was given up.
+        """
         assert self.store is not None, "a process alone has nobody to listen to"
         while not self.store.check([key]):  # a `get` that waits would hold up other threads
+            if give_up():
+                raise LlamaError("given up")
             time.sleep(LOOK)
         value = json.loads(self.store.get(key))
         self.store.delete_key(key)
@@ -281,7 +289,7 @@ def _begin(mesh: Mesh, device: str, store: Any) -> Mesh:
         options["device_id"] = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(options["device_id"])
     backend = "nccl" if device == "cuda" else "gloo"
-    options |= {"store": store, "rank": mesh.rank, "world_size": mesh.size}
+    options |= {"timeout": PATIENCE, "store": store, "rank": mesh.rank, "world_size": mesh.size}
     dist.init_process_group(backend, **options)
     if mesh.replicas > 1:
         sizes = {"replicate": mesh.replicas, "shard": mesh.shards, "tensor": mesh.tensor}

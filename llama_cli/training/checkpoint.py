@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ from safetensors import SafetensorError
 
 from llama_cli.errors import LlamaError
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.manifest import Entry, Files, damaged, lacking, read_manifest, write_manifest
+from llama_cli.model.manifest import (
+    MANIFEST,
+    Entry,
+    Files,
+    damaged,
+    lacking,
+    read_manifest,
+    write_manifest,
+)
 from llama_cli.model.stored import Slice, files, fill, save_slices
 from llama_cli.model.weights import MODEL, TOKENIZER, checkpoints, is_whole, save_config
 from llama_cli.parallel.mesh import ONE, Mesh
@@ -47,16 +55,13 @@ def name_of(step: int) -> str:
     return f"checkpoint-{step:07d}"
 
 
-def hidden(run: Path, step: int) -> Path:
-    """Say where a checkpoint lies until it is whole."""
-    return run / f".{name_of(step)}.part"
+def hidden(run: Path, step: int, token: str) -> Path:
+    """Say where a checkpoint lies until it is whole.
 
-
-def open_part(run: Path, step: int) -> None:
-    """Make the directory, anew."""
-    part = hidden(run, step)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    The token tells it from that of an earlier start, of which a rank on another machine, cut off
+    from the rest, may still be writing.
+    """
+    return run / f".{name_of(step)}.{token}.part"
 
 
 def write_slices(part: Path, slices: Sequence[Slice], mesh: Mesh) -> Files:
@@ -67,9 +72,12 @@ def write_slices(part: Path, slices: Sequence[Slice], mesh: Mesh) -> Files:
         MODEL: [each for each in slices if not each.name.startswith(MOMENTS)],
         OPTIMIZER: [each for each in slices if each.name.startswith(MOMENTS)],
     }
-    return _entries(
-        save_slices(group, part, stem, mesh.part, mesh.parts) for stem, group in groups.items()
-    )
+    found: dict[str, Entry] = {}
+    for stem, group in groups.items():
+        found |= save_slices(group, part, stem, mesh.part, mesh.parts)
+    for name in found:
+        sync(part / name)
+    return found
 
 
 def write_about(part: Path, config: ModelConfig, about: str, tokenizer: bytes | None) -> Files:
@@ -90,40 +98,62 @@ def _entries(paths: Iterable[Path]) -> Files:
     return found
 
 
-def publish(run: Path, step: int, entries: Files) -> Path:
+def publish(part: Path, step: int, entries: Files) -> Path:
     """Make a checkpoint of what all ranks have written."""
-    part, final = hidden(run, step), run / name_of(step)
+    final = part.with_name(name_of(step))
     sync(write_manifest(part, step, entries))
     sync(part)
-    _remove(final)
+    old = _hide(final)
     part.rename(final)
-    sync(run)
+    sync(final.parent)
+    if old:
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def prune(run: Path, *, keep: int, spare: int | None = None) -> None:
-    """Remove all but the `keep` newest, and that of step `spare`, to which a run may go back."""
-    for old in list(checkpoints(run))[keep:]:
-        if _number(old) != spare:
+def prune(run: Path, *, keep: int, every: int | None = None) -> None:
+    """Remove all but the `keep` newest whole ones.
+
+    With `every`, the newest of those whose step is a multiple of it stays too: a run may go back
+    to it.
+    """
+    whole = [found for found in checkpoints(run) if is_whole(found)]
+    regular = [found for found in whole if every and _number(found) % every == 0]
+    for old in whole[keep:]:
+        if old not in regular[:1]:
             _remove(old)
-
-
-def drop_part(run: Path, step: int) -> None:
-    """Remove what is not going to be a checkpoint: a full disk is not left fuller."""
-    shutil.rmtree(hidden(run, step), ignore_errors=True)
 
 
 # -- reading --
 
 
-def newest(run: Path, *, every: int = 1, but: Collection[Path] = ()) -> Path | None:
-    """Give the newest whole checkpoint of a run that training can continue from.
+def newest(run: Path, mesh: Mesh, say: Callable[[str], None], *, every: int = 1) -> Path | None:
+    """Give the newest checkpoint that training can continue from; every rank calls it.
 
-    With `every`, of those whose step is a multiple of it; none of `but`. That the bytes are what
-    they were is not looked at: `first_damaged` does.
+    Those after it that are damaged are told and set aside, hidden. With `every`, of those whose
+    step is a multiple of it.
     """
-    due = (found for found in checkpoints(run) if _number(found) % every == 0)
-    return next((found for found in due if found not in but and _resumable(found)), None)
+    due = [found for found in checkpoints(run) if _number(found) % every == 0] if mesh.first else []
+    for found in mesh.told(due):
+        why_not = mesh.told(_why_not(found) if mesh.first else None)
+        why_not = why_not or first_damaged(found, mesh)
+        if not why_not:
+            return found
+        aside = f".{found.name}.damaged"
+        say(f"{found / why_not} is damaged: going back to the one before; set aside as {aside}")
+        if mesh.first:
+            found.replace(_free(found.with_name(aside)))
+    return None
+
+
+def glance(run: Path) -> Path | None:
+    """Give the newest checkpoint that looks whole; its bytes are not read."""
+    return next((found for found in checkpoints(run) if not _why_not(found)), None)
+
+
+def _free(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    return path
 
 
 def first_damaged(checkpoint: Path, mesh: Mesh = ONE) -> str | None:
@@ -175,17 +205,28 @@ def restore(checkpoint: Path, trainer: Trainer) -> int:
 def clear_leftovers(run: Path) -> None:
     """Remove what runs that were killed left half-written; only under the run's lock."""
     for part in run.glob(".*.part"):
-        shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
-def _resumable(checkpoint: Path) -> bool:
+def _why_not(checkpoint: Path) -> str | None:
+    """Name a file for which training cannot continue from a checkpoint, by a quick look."""
     try:
         step_of(checkpoint)
-        files(checkpoint, OPTIMIZER)
+    except (OSError, ValueError, TypeError, KeyError):
+        return TRAINER
+    try:
         held = read_manifest(checkpoint)
-    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        return False
-    return is_whole(checkpoint) and not lacking(checkpoint, held or {})
+    except ValueError:
+        return MANIFEST
+    try:
+        files(checkpoint, OPTIMIZER)
+    except FileNotFoundError as error:
+        return Path(error.filename).name
+    wrong = lacking(checkpoint, held or {})
+    return wrong[0] if wrong else None if is_whole(checkpoint) else MODEL
 
 
 def _number(checkpoint: Path) -> int:
@@ -194,8 +235,14 @@ def _number(checkpoint: Path) -> int:
 
 def _remove(checkpoint: Path) -> None:
     """Hide first, so that no half-removed directory is ever taken for a checkpoint."""
-    if checkpoint.exists():
-        old = checkpoint.with_name(f".{checkpoint.name}.old.part")
-        shutil.rmtree(old, ignore_errors=True)
-        checkpoint.rename(old)
-        shutil.rmtree(old)
+    if old := _hide(checkpoint):
+        shutil.rmtree(old, ignore_errors=True)  # what stays is cleared at the next start
+
+
+def _hide(checkpoint: Path) -> Path | None:
+    """Take a checkpoint its name; None if it is not there."""
+    if not checkpoint.exists():
+        return None
+    old = _free(checkpoint.with_name(f".{checkpoint.name}.old.part"))
+    checkpoint.rename(old)
+    return old

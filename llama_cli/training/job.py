@@ -34,7 +34,7 @@ class Way:
     checkpoint_every: int = 1000
     validation_every: int = 1000
     keep: int = 2
-    beside: bool = True  # checkpoints are written while training goes on
+    async_checkpoints: bool = True  # they are written while training goes on
     on_spike: OnSpike | None = None  # None notes it, and stops at what is not a number
 
 

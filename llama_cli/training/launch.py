@@ -37,7 +37,6 @@ PASSED_ON = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGUSR1, Signals.SIGHUP)
 LOOK = 0.05  # seconds between two looks at the processes; ours
 ASK = 2.0  # seconds between two questions whether another machine waits; ours
 PATIENCE = 10.0  # seconds that the others have to end by themselves after one has; ours
-GROWING = 30.0  # the same, to save one before another machine takes part; ours
 SAVING = 900.0  # the same, while they save a checkpoint; ours
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -172,7 +171,7 @@ class _Watch:
         if silent := self.meeting.silent():
             self.why, self._end = silent, now  # who waits for it waits for long
         elif not self.grows and not self.asked.first and self.meeting.somebody_waits():
-            self.grows, self._end = True, now + GROWING
+            self.grows, self._end = True, now + SAVING
             self.workers.send(Signals.SIGTERM)
 
 

@@ -60,18 +60,23 @@ class RunLog:
     def write(self, line: Line) -> None:
         """Append a line, after those that have waited for room."""
         self._waiting += _text(line).encode()
-        with suppress(OSError):
-            while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        self._write_what_waits()
 
     def sync(self) -> None:
         """Put what was written on the disk, before a checkpoint that counts on it."""
+        self._write_what_waits()
         with suppress(OSError):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """End the log; what has waited for room until now is lost."""
+        self._write_what_waits()
         self._file.close()
+
+    def _write_what_waits(self) -> None:
+        with suppress(OSError):
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
 
 
 def read_log(path: Path) -> Iterator[Line]:

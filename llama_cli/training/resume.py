@@ -7,7 +7,7 @@ them would be neither the one nor the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from llama_cli.errors import LlamaError
 from llama_cli.training.checkpoint import (
     about,
     clear_leftovers,
-    first_damaged,
     forget,
     newest,
     step_of,
@@ -28,7 +27,14 @@ SETTINGS, CONFIG = "settings.json", "config.toml"
 
 
 def place_to_go_on(job: Job, say: Callable[[str], None]) -> tuple[Path | None, Skipped]:
-    """Give the checkpoint to continue from, whose bytes are right, and what the run skips."""
+    """Give the checkpoint to continue from, whose bytes are right, and what the run skips.
+
+    One that does not know of batches left out before it is of steps that were undone. Every rank
+    calls it.
+
+    Raises:
+        LlamaError: the directory holds a run with other settings, or ranks see another one.
+    """
     mesh = job.mesh
     if mesh.first:
         _open(job)
@@ -38,13 +44,23 @@ def place_to_go_on(job: Job, say: Callable[[str], None]) -> tuple[Path | None, S
             f"{job.run} is not the same directory on all machines",
             hint="llama train --run ON_A_SHARED_DISK",
         )
-    damaged: list[Path] = []
-    while True:
-        found, skipped = mesh.told(_newest(job, damaged) if mesh.first else (None, Skipped()))
-        if found is None or (wrong := first_damaged(found, mesh)) is None:
-            return found, skipped
-        say(f"{found / wrong} is damaged: going back to the checkpoint before")
-        damaged.append(found)
+    skipped = mesh.told(Skipped.load(job.run) if mesh.first else Skipped())
+    while found := newest(job.run, mesh, say):
+        step, known = mesh.told(_known(found) if mesh.first else (0, Skipped()))
+        undone = min((each.step for each in skipped.left if each not in known.left), default=step)
+        if step <= undone:
+            for each in known.left:
+                skipped.add(each)
+            break
+        if mesh.first:
+            forget(job.run, after=undone)
+        mesh.wait()
+    return found, skipped
+
+
+def _known(found: Path) -> tuple[int, Skipped]:
+    """Give the step of a checkpoint, and the batches it knows to be left out."""
+    return step_of(found), Skipped.from_json(about(found).get("skipped", ()))
 
 
 def _open(job: Job) -> None:
@@ -55,24 +71,6 @@ def _open(job: Job) -> None:
     clear_leftovers(job.run)
     if job.asked:
         _put(job.run / CONFIG, job.asked)
-
-
-def _newest(job: Job, damaged: Collection[Path]) -> tuple[Path | None, Skipped]:
-    """Give the checkpoint to continue from, and what it skips.
-
-    One that does not know of batches left out before it is of steps that were undone.
-    """
-    skipped = Skipped.load(job.run)
-    while found := newest(job.run, but=damaged):
-        known = Skipped.from_json(about(found).get("skipped", ()))
-        undone = [each.step for each in skipped.left if each not in known.left]
-        if step_of(found) <= min(undone, default=step_of(found)):
-            break
-        forget(job.run, after=min(undone))
-    if found:
-        for each in known.left:
-            skipped.add(each)
-    return found, skipped
 
 
 def _same_run(job: Job) -> None:

@@ -121,7 +121,7 @@ class _Loop:
             self.log = RunLog(job.run, about=self.about, step=done, spikes=left_out)
         self.picture = Picture(job.run, _title(job), listener.clock)
         shelf = Shelf(job.run, job.mesh, job.config, job.tokenizer, job.way.keep)
-        self.saver = Saver(shelf, self._saved, beside=job.way.beside)
+        self.saver = Saver(shelf, self._saved, asynchronous=job.way.async_checkpoints)
         batch = guard.skipped.batch
         self.batches = Prefetch(self._read, first=batch(done + 1), last=batch(job.settings.steps))
         self.clock = listener.clock()
@@ -147,7 +147,9 @@ class _Loop:
             self._write({"step": self.done, "end": "finished"})
         except BaseException as error:
             with suppress(OSError):  # it may be what stopped the run
-                if job.mesh.size == 1 and isinstance(error, Exception):  # else some may have gone
+                if job.mesh.size > 1:  # some may have gone
+                    self.saver.give_up()
+                elif isinstance(error, Exception):
                     self.saver.settle()
                 self._write({"step": self.done, "end": "stopped", "why": _reason(error)})
             raise
@@ -169,8 +171,8 @@ class _Loop:
         start = clock()
         tokens = self._batch(batch, stop)
         waited = clock() - start
-        if tokens is None:
-            return stop.signal
+        if not isinstance(tokens, Batch):
+            return tokens
         flags = [stop.signal is one for one in ENDS]
         step = self.trainer.step(number, tokens, flags=flags, accept=self.guard.accept)
         self.saver.report()
@@ -182,16 +184,18 @@ class _Loop:
             return stop.signal
         return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
 
-    def _batch(self, number: int, stop: Stop) -> Batch | None:
-        """Give this rank's rows of a batch; None if the run is to stop before they come.
+    def _batch(self, number: int, stop: Stop) -> Batch | Signals | None:
+        """Give this rank's rows of a batch; or the signal for which the run stops before they come.
 
         A process alone need not wait for a stream that rests; ranks stop together, at a step.
         """
         try:
-            return self.batches.get(number, lambda: bool(stop) and self.job.mesh.size == 1)
+            found = self.batches.get(number, lambda: bool(stop) and self.job.mesh.size == 1)
+            return stop.signal if found is None else found
         except Starved:  # every rank is here: nothing is lost
-            if stop:
-                return None
+            asked = next((one for one in self.job.mesh.gathered(stop.signal) if one), None)
+            if asked:
+                return asked
             self._save()
             self.saver.settle()
             raise
@@ -233,7 +237,7 @@ class _Loop:
         """Go back to the newest checkpoint that is there however often the run was stopped."""
         job, every = self.job, self.job.way.checkpoint_every
         self.saver.settle()
-        found = job.mesh.told(newest(job.run, every=every) if job.mesh.first else None)
+        found = newest(job.run, job.mesh, self.listener.say, every=every)
         step = step_of(found) if found else 0
         if self.guard.is_in_vain(step):
             raise LlamaError(
@@ -310,7 +314,7 @@ class _Loop:
             self.done,
             self.trainer,
             {**self.job.decisive(), **self.guard.to_json()},
-            spare=self.done - self.done % every if self.job.way.on_spike == "rewind" else None,
+            every=every if self.job.way.on_spike == "rewind" else None,
         )
         if self.job.mesh.first:
             self.picture.refresh()

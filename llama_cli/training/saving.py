@@ -8,7 +8,7 @@
 
 A checkpoint that cannot be written is told, and training goes on; the one before it stays.
 Memory: a copy of what the rank holds of weights and moments, 12 bytes a parameter, for as long as
-it is written. With `beside=False` nothing is copied on a CPU, and training waits.
+it is written. Without `asynchronous` nothing is copied on a CPU, and training waits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from threading import Thread
+from secrets import token_hex
+from threading import Event, Thread
 from typing import Any
 
 from llama_cli.model.config import ModelConfig
@@ -28,10 +29,8 @@ from llama_cli.model.manifest import Entry, Files
 from llama_cli.model.stored import Slice
 from llama_cli.parallel.mesh import Mesh
 from llama_cli.training.checkpoint import (
-    drop_part,
     hidden,
     name_of,
-    open_part,
     prune,
     publish,
     write_about,
@@ -40,6 +39,7 @@ from llama_cli.training.checkpoint import (
 from llama_cli.training.loop import Trainer
 
 SPARE = 1 << 20  # bytes of a checkpoint that are not tensors, and a little more; ours
+PARTING = 5.0  # seconds that a run which fails waits for what it is writing; ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,49 +70,61 @@ class Saver:
     """Writes one checkpoint at a time; every rank makes the same calls."""
 
     def __init__(
-        self, shelf: Shelf, told: Callable[[Saved], None] = lambda saved: None, *, beside: bool
+        self,
+        shelf: Shelf,
+        heard: Callable[[Saved], None] = lambda saved: None,
+        *,
+        asynchronous: bool,
     ) -> None:
         """Prepare to write.
 
         Args:
             shelf: where.
-            told: hears how each ended, on the first rank as soon as `report` is called after it.
-            beside: write in a thread.
+            heard: hears, on the first rank, how each ended; as soon as `report` is called after it.
+            asynchronous: write in a thread.
         """
-        self.shelf, self._told, self._beside = shelf, told, beside
+        self.shelf, self._heard, self._asynchronous = shelf, heard, asynchronous
         self.last: Saved | None = None
         self._writing: _Writing | None = None
-        self._count = 0
 
     def begin(
-        self, step: int, trainer: Trainer, about: Mapping[str, Any], *, spare: int | None = None
+        self, step: int, trainer: Trainer, about: Mapping[str, Any], *, every: int | None = None
     ) -> None:
         """Begin the checkpoint after `step` steps, once that before it is settled.
 
-        `about` goes into trainer.json. The checkpoint of step `spare` is kept too.
+        `about` goes into trainer.json. With `every`, the newest checkpoint of a multiple of it is
+        kept too.
         """
         self.settle()
         slices = list(trainer.slices())
-        if why_not := self.shelf.mesh.told(self._prepare(step, slices)):
+        token, why_not = self.shelf.mesh.told((token_hex(4), self._why_no_room(slices)))
+        part = hidden(self.shelf.run, step, token)
+        why_not = why_not or self.shelf.mesh.told(self._make(part))
+        if why_not:
             self._end(Saved(step, why_not))
             return
-        self._count += 1
         text = json.dumps({"step": step, **about}, indent=2) + "\n"
-        self._writing = _Writing(self.shelf, step, self._count, text, spare)
-        self._writing.start(slices, beside=self._beside)
-        if not self._beside:
+        self._writing = _Writing(self.shelf, step, part, text, every)
+        self._writing.start(slices, asynchronous=self._asynchronous)
+        if not self._asynchronous:
             self.settle()
 
-    def _prepare(self, step: int, slices: Sequence[Slice]) -> str | None:
-        """Make room, on the first rank; say why there is none."""
-        if not self.shelf.mesh.first:
-            return None
+    def _why_no_room(self, slices: Sequence[Slice]) -> str | None:
         needed = SPARE + sum(prod(each.shape) * each.tensor.element_size() for each in slices)
         try:
             free = shutil.disk_usage(self.shelf.run).free
-            if free < needed:
-                return f"it takes {_gigabytes(needed)}, and {_gigabytes(free)} are free"
-            open_part(self.shelf.run, step)
+        except OSError as error:
+            return _reason(error)
+        if free < needed:
+            return f"it takes {_gigabytes(needed)}, and {_gigabytes(free)} are free"
+        return None
+
+    def _make(self, part: Path) -> str | None:
+        """Make the directory, on the first rank; say why it cannot be."""
+        if not self.shelf.mesh.first:
+            return None
+        try:
+            part.mkdir()
         except OSError as error:
             return _reason(error)
         return None
@@ -122,30 +134,40 @@ class Saver:
         writing = self._writing
         if writing and self.shelf.mesh.first and writing.done and not writing.reported:
             writing.reported = True
-            self._told(Saved(writing.step, writing.why_not))
+            self._heard(Saved(writing.step, writing.why_not))
 
     def settle(self) -> None:
         """Wait until the checkpoint under way is there, or is not going to be."""
         writing = self._writing
         if writing is None:
             return
+        writing.wrote.wait()
+        self.shelf.mesh.wait()  # which a rank that has gone ends
         writing.join()
         self.report()
         self._writing = None
         self.last = Saved(writing.step, self.shelf.mesh.told(writing.why_not))
 
+    def give_up(self) -> None:
+        """Leave what is under way, of several ranks some of which may have gone; wait a little."""
+        if self._writing:
+            self._writing.given_up.set()
+            self._writing.join(PARTING)
+
     def _end(self, saved: Saved) -> None:
         self.last = saved
-        self._told(saved)
+        if self.shelf.mesh.first:
+            self._heard(saved)
 
 
 class _Writing:
     """One rank's part of a checkpoint, being written; the first rank's makes it one."""
 
-    def __init__(self, shelf: Shelf, step: int, number: int, about: str, spare: int | None) -> None:
+    def __init__(self, shelf: Shelf, step: int, part: Path, about: str, every: int | None) -> None:
         self.step, self.reported = step, False
-        self.why_not: str | None = None
-        self._shelf, self._number, self._about, self._spare = shelf, number, about, spare
+        self.why_not: str | None = "it was not finished"  # until it was
+        self.wrote, self.given_up = Event(), Event()  # this rank's part; all of it
+        self._shelf, self._part, self._about, self._every = shelf, part, about, every
         self._slices: Sequence[Slice] = ()
         self._thread: Thread | None = None
 
@@ -154,66 +176,69 @@ class _Writing:
         """Say whether it has ended, well or not."""
         return self._thread is None or not self._thread.is_alive()
 
-    def start(self, slices: Sequence[Slice], *, beside: bool) -> None:
-        """Take a copy, and write it; without `beside`, write at once."""
+    def start(self, slices: Sequence[Slice], *, asynchronous: bool) -> None:
+        """Take a copy and write it in a thread, or write at once."""
+        no_copy: Exception | None = None
         try:
-            self._slices = _owned(slices, copy=beside)
-        except RuntimeError as error:  # no memory for the copy
-            self.why_not = str(error).splitlines()[0]
-        if not beside:
-            self._write()
+            self._slices = _owned(slices, copy=asynchronous)
+        except RuntimeError as error:  # no memory for it
+            no_copy = error
+        if not asynchronous:
+            self._write(no_copy)
             return
         # a run that fails meanwhile does not wait for it
-        self._thread = Thread(target=self._write, daemon=True)
+        self._thread = Thread(target=self._write, args=(no_copy,), daemon=True)
         self._thread.start()
 
-    def join(self) -> None:
+    def join(self, seconds: float | None = None) -> None:
         """Wait until it has ended."""
         if self._thread:
-            self._thread.join()
+            self._thread.join(seconds)
 
-    def _write(self) -> None:
-        mesh = self._shelf.mesh
-        mine = self._mine()
-        self._slices = ()
-        if not mesh.first:
-            told = {name: asdict(entry) for name, entry in mine.items()}
-            mesh.leave_word(f"saved/{self._number}/{mesh.rank}", [told, self.why_not])
-            return
-        entries, why_not = dict(mine), self.why_not
-        for rank in range(1, mesh.size):
-            told, why = mesh.find_word(f"saved/{self._number}/{rank}")
-            entries |= {name: Entry(**entry) for name, entry in told.items()}
-            why_not = why_not or why
-        self.why_not = self._finish(entries, why_not)
-
-    def _mine(self) -> Files:
-        """Write this rank's files."""
-        shelf, part = self._shelf, hidden(self._shelf.run, self.step)
-        if self.why_not:
-            return {}
+    def _write(self, failed: Exception | None) -> None:
         try:
-            entries = dict(write_slices(part, self._slices, shelf.mesh))
-            if shelf.mesh.first:
-                entries |= write_about(part, shelf.config, self._about, shelf.tokenizer)
+            entries, why_not = self._mine(failed)
+            self.wrote.set()
+            self.why_not = self._meet(entries, why_not)
         except Exception as error:  # a thread's would go unheard
             self.why_not = _reason(error)
-            return {}
-        return entries
+        finally:
+            self.wrote.set()
+            if self.why_not and self._shelf.mesh.first:  # a full disk is not left fuller
+                shutil.rmtree(self._part, ignore_errors=True)
 
-    def _finish(self, entries: Files, why_not: str | None) -> str | None:
-        """Make a checkpoint of what all ranks have written, or nothing; say why not."""
-        run = self._shelf.run
+    def _mine(self, failed: Exception | None) -> tuple[Files, str | None]:
+        """Write this rank's files; say what they are, or why they are not."""
+        shelf = self._shelf
         try:
-            if why_not is None:
-                publish(run, self.step, entries)
-        except OSError as error:
-            why_not = _reason(error)
-        if why_not:
-            drop_part(run, self.step)
+            if failed:
+                raise failed
+            entries = dict(write_slices(self._part, self._slices, shelf.mesh))
+            if shelf.mesh.first:
+                entries |= write_about(self._part, shelf.config, self._about, shelf.tokenizer)
+        except Exception as error:
+            return {}, _reason(error)
+        finally:
+            self._slices = ()
+        return entries, None
+
+    def _meet(self, entries: Files, why_not: str | None) -> str | None:
+        """Tell the first rank; or, as that, make a checkpoint of what all ranks have written."""
+        mesh, key = self._shelf.mesh, self._part.name
+        if not mesh.first:
+            told = {name: asdict(entry) for name, entry in entries.items()}
+            mesh.leave_word(f"{key}/{mesh.rank}", [told, why_not])
             return why_not
+        found = dict(entries)
+        for rank in range(1, mesh.size):
+            told, why = mesh.find_word(f"{key}/{rank}", self.given_up.is_set)
+            found |= {name: Entry(**entry) for name, entry in told.items()}
+            why_not = why_not or why
+        if why_not:
+            return why_not
+        publish(self._part, self.step, found)
         with suppress(OSError):  # an old one that stays is no reason to doubt the new one
-            prune(run, keep=self._shelf.keep, spare=self._spare)
+            prune(self._shelf.run, keep=self._shelf.keep, every=self._every)
         return None
 
 
@@ -227,7 +252,8 @@ def _owned(slices: Sequence[Slice], *, copy: bool) -> list[Slice]:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    text = str(getattr(error, "strerror", None) or error)
+    return next(iter(text.splitlines()), type(error).__name__)
 
 
 def _gigabytes(count: float) -> str:

@@ -7,12 +7,15 @@ The second signal of a kind has its usual effect at once, for those who will not
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 ENDS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+TWICE = 1.0  # seconds in which the same signal is the same message; ours
 
 
 class Stop:
@@ -20,9 +23,22 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._since = 0.0
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def first(self, number: int) -> bool:
+        """Note a signal; False for a second one, which is to have its usual effect.
+
+        What is sent to all processes of a job comes twice: directly, and through the launcher.
+        """
+        now = time.monotonic()
+        again = self.signal == number and number != signal.SIGINT and now - self._since < TWICE
+        if self.signal == number and not again:
+            return False
+        self.signal, self._since = signal.Signals(number), now
+        return True
 
 
 @contextmanager
@@ -32,8 +48,9 @@ def stoppable() -> Iterator[Stop]:
     before = {number: signal.getsignal(number) for number in ENDS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.signal = signal.Signals(number)
-        signal.signal(number, before[stop.signal])
+        if not stop.first(number):
+            signal.signal(number, before[signal.Signals(number)])
+            os.kill(os.getpid(), number)
 
     for number in before:
         signal.signal(number, note)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_cli.training.checkpoint import OPTIMIZER, TRAINER, newest
+from llama_cli.training.checkpoint import OPTIMIZER, TRAINER, glance
 from tests.tiny import tiny_checkpoint
 
 
@@ -24,4 +24,4 @@ def test_a_checkpoint_whose_step_cannot_be_read_is_passed_over(
 ) -> None:
     good = resumable(tmp_path / "checkpoint-0000001", '{"step": 1}')
     resumable(tmp_path / "checkpoint-0000002", damaged)
-    assert newest(tmp_path) == good
+    assert glance(tmp_path) == good

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.training.batch import Batch
-from llama_cli.training.checkpoint import newest, restore
+from llama_cli.training.checkpoint import glance, restore
 from llama_cli.training.data import Sequences, Starved
 from llama_cli.training.job import Job, Listener, Way
 from llama_cli.training.lock import locked
@@ -230,19 +230,19 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path: Path, file: str) -> Non
     saved(tmp_path / "r", 1)
     path = saved(tmp_path / "r", 2) / file
     path.write_bytes(path.read_bytes()[:-1])
-    assert newest(tmp_path / "r") == tmp_path / "r" / "checkpoint-0000001"
+    assert glance(tmp_path / "r") == tmp_path / "r" / "checkpoint-0000001"
 
 
 def test_a_checkpoint_without_optimizer_cannot_be_continued(tmp_path: Path) -> None:
     (saved(tmp_path / "r", 1) / "optimizer.safetensors").unlink()
-    assert newest(tmp_path / "r") is None
+    assert glance(tmp_path / "r") is None
 
 
 def test_a_checkpoint_replaces_a_broken_one_of_its_step(tmp_path: Path) -> None:
     (saved(tmp_path / "r", 1) / "params.json").unlink()
-    assert newest(tmp_path / "r") is None
+    assert glance(tmp_path / "r") is None
     saved(tmp_path / "r", 1)
-    assert newest(tmp_path / "r") == tmp_path / "r" / "checkpoint-0000001"
+    assert glance(tmp_path / "r") == tmp_path / "r" / "checkpoint-0000001"
     assert names(tmp_path / "r") == ["checkpoint-0000001"]
 
 

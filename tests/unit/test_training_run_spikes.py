@@ -19,7 +19,7 @@ from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.training import loop, spike
 from llama_cli.training import run as run_module
-from llama_cli.training.checkpoint import newest
+from llama_cli.training.checkpoint import glance
 from llama_cli.training.data import Sequences
 from llama_cli.training.job import Job, Way
 from llama_cli.training.log import Line, RunLog, read_log
@@ -190,7 +190,7 @@ class Killer:
 
 def in_turn(found: Job) -> Job:
     """Write its checkpoints between steps: a thread would outlive what stands for a process."""
-    return replace(found, way=replace(found.way, beside=False))
+    return replace(found, way=replace(found.way, async_checkpoints=False))
 
 
 @pytest.mark.parametrize(("choice", "first"), [("skip", 1), ("rewind", 2), ("rewind", 3)])
@@ -261,7 +261,7 @@ def test_an_older_checkpoint_leads_to_the_same_bits(tmp_path: Path) -> None:
     wanted = job(tmp_path, "rewind", bad=[6])
     train(wanted, Ear().listener())
     before = final(wanted.run)
-    (newest(wanted.run) / "optimizer.safetensors").unlink()  # type: ignore[operator]
+    (glance(wanted.run) / "optimizer.safetensors").unlink()  # type: ignore[operator]
     assert train(wanted, Ear().listener())
     after = final(wanted.run)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -277,7 +277,7 @@ def test_many_rewinds_to_one_checkpoint_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(LlamaError, match="as often before after step 2"):
         train(wanted, Ear().listener())
     assert len(spikes(wanted.run)) == spike.FROM_ONE
-    assert newest(wanted.run) == wanted.run / "checkpoint-0000002"
+    assert glance(wanted.run) == wanted.run / "checkpoint-0000002"
 
 
 @pytest.fixture

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import HashStore
 
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.manifest import read_manifest
+from llama_cli.model.stored import Slice
 from llama_cli.model.weights import find_checkpoint
 from llama_cli.parallel.mesh import ONE, Mesh
 from llama_cli.training import saving
-from llama_cli.training.checkpoint import first_damaged, newest
+from llama_cli.training.checkpoint import first_damaged, glance, hidden
 from llama_cli.training.job import Job, Listener
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.run import train
@@ -79,7 +81,7 @@ def test_what_is_written_is_of_its_step_and_not_of_later_ones(
 ) -> None:
     gate, found = Gate(monkeypatch), trainer()
     before = {name: weight.detach().clone() for name, weight in found.model.named_parameters()}
-    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), beside=True)
+    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), asynchronous=True)
     saver.begin(1, found, {})
     with torch.no_grad():
         for weight in found.model.parameters():
@@ -118,8 +120,10 @@ def test_a_byte_that_changed_is_noticed_and_the_checkpoint_before_is_used(
     path.write_bytes(other)
     ear = Ear()
     assert train(torn, ear.listener())
-    said = f"{path} is damaged: going back to the checkpoint before"
+    aside = ".checkpoint-0000005.damaged"
+    said = f"{path} is damaged: going back to the one before; set aside as {aside}"
     assert ear == [said, "continuing after step 4 of 6"]
+    assert (torn.run / aside / name).read_bytes() == other
     assert all(torch.equal(x, final(whole.run)[name]) for name, x in final(torn.run).items())
 
 
@@ -127,12 +131,12 @@ def test_a_byte_that_changed_is_noticed_and_the_checkpoint_before_is_used(
 def test_a_checkpoint_with_a_damaged_manifest_is_passed_over(tmp_path: Path, text: str) -> None:
     good = save(tmp_path, 1, trainer())
     (save(tmp_path, 2, trainer()) / "manifest.json").write_text(text)
-    assert newest(tmp_path) == good
+    assert glance(tmp_path) == good
 
 
 def test_without_its_optimizer_a_checkpoint_is_still_a_model(tmp_path: Path) -> None:
     (save(tmp_path, 1, trainer()) / "optimizer.safetensors").unlink()
-    assert newest(tmp_path) is None
+    assert glance(tmp_path) is None
     assert find_checkpoint(tmp_path).name == "checkpoint-0000001"
 
 
@@ -222,21 +226,22 @@ def test_a_thread_that_fails_leaves_nothing_and_is_heard(
 
     monkeypatch.setattr(saving, "write_slices", broken)
     told: list[Any] = []
-    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), told.append, beside=True)
+    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), told.append, asynchronous=True)
     saver.begin(1, trainer(), {})
     saver.settle()
     assert [each.why_not for each in told] == [getattr(error, "strerror", None) or "odd"]
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
 def test_a_manifest_that_cannot_be_written_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def broken(*arguments: Any) -> Any:
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(saving, "publish", broken)
-    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), beside=True)
+    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), asynchronous=True)
     saver.begin(1, trainer(), {})
     saver.settle()
     assert saver.last is not None
@@ -249,7 +254,7 @@ def test_no_memory_for_the_copy_is_no_end(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nat ...")
 
     monkeypatch.setattr(saving, "_owned", broken)
-    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), beside=True)
+    saver = Saver(Shelf(tmp_path, ONE, CONFIG, None), asynchronous=True)
     saver.begin(1, trainer(), {})
 
     saver.settle()
@@ -298,3 +303,107 @@ def test_a_directory_that_other_machines_do_not_see_is_refused(
     monkeypatch.setattr(Mesh, "gathered", lambda self, value: [value, False])
     with pytest.raises(LlamaError, match="is not the same directory on all machines"):
         train(job(tmp_path), Ear().listener())
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_a_file_cut_short_is_told_too(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(job(tmp_path), stop_after(5))
+    shorten(tmp_path / "run/checkpoint-0000005/optimizer.safetensors")
+    ear = Ear()
+    assert train(job(tmp_path), ear.listener())
+    assert "checkpoint-0000005/optimizer.safetensors is damaged" in ear[0]
+    assert ear[1] == "continuing after step 4 of 6"
+
+
+def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(job(tmp_path), stop_after(1))
+    shorten(tmp_path / "run/checkpoint-0000001/model.safetensors")
+    ear = Ear()
+    assert train(job(tmp_path), ear.listener())
+    assert len(ear) == 1
+    assert lines(job(tmp_path), "loss")[0] > 0
+
+
+def test_a_damaged_checkpoint_takes_no_place_among_those_kept(tmp_path: Path) -> None:
+    wanted = job(tmp_path)
+    wanted = replace(wanted, way=replace(wanted.way, keep=1))
+    train_keep_two = replace(wanted, way=replace(wanted.way, keep=2))
+    with pytest.raises(Interrupted):
+        train(train_keep_two, stop_after(5))
+    shorten(wanted.run / "checkpoint-0000005/model.safetensors")
+    assert train(wanted, Ear().listener())
+    assert names(wanted.run) == [".checkpoint-0000005.damaged", "checkpoint-0000006"]
+
+
+def test_a_directory_that_cannot_be_removed_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that a reader holds open on a network disk may stay."""
+    save(tmp_path, 1, trainer())
+
+    def stuck(path: Path, *, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    save(tmp_path, 1, trainer())
+    assert glance(tmp_path) == tmp_path / "checkpoint-0000001"
+    assert first_damaged(tmp_path / "checkpoint-0000001") is None
+
+
+# several ranks, without processes: what their threads tell each other
+
+
+def written(tmp_path: Path, *, fails: int | None = None) -> list[saving._Writing]:
+    """Let two ranks, each with half the model, write a checkpoint; one may fail."""
+    part, store = hidden(tmp_path, 1, "x"), HashStore()
+    part.mkdir()
+    found = list(trainer().slices())
+    ranks = []
+    for rank in (1, 0):
+        mesh = Mesh(data=2, rank=rank, store=store)
+        half = found[rank::2] if rank != fails else [odd(found[rank])]
+        ranks.append(saving._Writing(Shelf(tmp_path, mesh, CONFIG, None), 1, part, "{}", None))
+        ranks[-1].start(half, asynchronous=True)
+    for each in ranks:
+        each.join()
+    return ranks
+
+
+def odd(held: Slice) -> Slice:
+    return replace(held, tensor=held.tensor.to(torch.int8))  # a dtype that is not written
+
+
+def test_what_two_ranks_write_is_one_checkpoint(tmp_path: Path) -> None:
+    assert [each.why_not for each in written(tmp_path)] == [None, None]
+    held = read_manifest(tmp_path / "checkpoint-0000001")
+    assert held is not None
+    assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= held.keys()
+    assert first_damaged(tmp_path / "checkpoint-0000001") is None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_rank_cannot_write_is_no_checkpoint(tmp_path: Path, rank: int) -> None:
+    other, first = written(tmp_path, fails=rank)
+    assert first.why_not
+    assert bool(other.why_not) == (rank == 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    part = hidden(tmp_path, 1, "x")
+    part.mkdir()
+    mesh = Mesh(data=2, rank=0, store=HashStore())
+    writing = saving._Writing(Shelf(tmp_path, mesh, CONFIG, None), 1, part, "{}", None)
+    writing.start(list(trainer().slices()), asynchronous=True)
+    assert writing.wrote.wait(60)
+    assert not writing.done
+    writing.given_up.set()
+    writing.join(60)
+    assert writing.why_not == "given up"
+    assert not list(tmp_path.iterdir())

@@ -46,7 +46,7 @@ def weights(found: Trainer) -> dict[str, Tensor]:
 
 def save(run: Path, step: int, found: Trainer, *, keep: int = 9, **about: Any) -> Path:
     """Write a checkpoint now."""
-    saver = Saver(Shelf(run, ONE, CONFIG, None, keep), beside=False)
+    saver = Saver(Shelf(run, ONE, CONFIG, None, keep), asynchronous=False)
     saver.begin(step, found, about)
     assert saver.last is not None
     assert saver.last.why_not is None
