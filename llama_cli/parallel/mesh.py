@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORD = "llama/word"  # in the store: how many ranks wanted to say how the run ended
+TIED = "a model whose head is its embedding is trained by one process, not by several"
 LOSSES = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
 
 
@@ -174,8 +175,11 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
     Traceback (most recent call last):
     llama_cli.errors.UsageError: the 52 heads of the 33b do not divide by 8 tensor ranks
     """
+    if config.tied and mesh.size > 1:
+        raise UsageError(TIED, hint="llama train --nodes 1, on one GPU or CPU")
     for what, count in (
         (f"heads of the {size}", config.heads),
+        (f"heads of keys and values of the {size}", config.key_heads),
         (f"hidden width of the {size}", config.hidden),
         ("pieces of the vocabulary", config.vocab_size),
         ("positions of a sequence", config.context),
@@ -194,7 +198,7 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
 
 
 def _divisor(tensor: int, config: ModelConfig) -> int:
-    counts = (config.heads, config.hidden, config.vocab_size, config.context, tensor)
+    counts = (config.key_heads, config.hidden, config.vocab_size, config.context, tensor)
     return next(n for n in range(tensor, 0, -1) if not any(count % n for count in counts))
 
 
