@@ -7,8 +7,8 @@ layers, instead of relying on the PyTorch autograd."
 
 Kept are the layer's input x, the rotated q and k, v, the attention's output o and lse, the residual
 m between the halves, and the outputs a and b of w1 and w3: 6 d + 2 hidden a token, and less where
-keys and values have fewer heads than queries. Computed again are the two norms and SwiGLU's product. With `inputs_only` just x is kept, and the forward runs
-again but for its last product.
+keys and values have fewer heads than queries. Computed again are the two norms and SwiGLU's
+product. With `inputs_only` just x is kept, and the forward runs again but for its last product.
 
 The layer, and its gradients g. A product y = W n has gn = W' gy and gW = gy n'; a residual adds.
 
