@@ -92,30 +92,28 @@ class Source:
         Raises:
             NotReadyError: a file is damaged.
         """
-        dtypes = self.dtypes
-        total = sum(held.bytes for file in self.files for held in file.held.values())
-        group: list[Slice] = []
-        size = 0
-        for each in wanted:
-            group.append(each)
-            size += each.tensor.numel() * dtypes[each.name].itemsize
-            if size > total // SHARE:
-                self._pour(group)
-                group, size = [], 0
-        self._pour(group)
-
-    def _pour(self, wanted: Sequence[Slice]) -> None:
         with self._damage(self.directory):
-            pour(self.files, wanted)
+            pour(self.files, wanted, at_once=self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        return sum(held.bytes for file in self.files for held in file.held.values()) // SHARE
 
     def tensors(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Read whole tensors, one after the other; in the model's order, if no other is given."""
-        entries = self.entries
+        entries, most = self.entries, self._at_once
+        group: list[Slice] = []
         for name in entries if names is None else names:
             shape, dtype = entries[name]
-            found = whole(name, torch.empty(shape, dtype=dtype))
-            self._pour([found])
-            yield name, found.tensor
+            group.append(whole(name, torch.empty(shape, dtype=dtype)))
+            if sum(each.tensor.nbytes for each in group) > most:
+                yield from self._filled(group)
+                group = []
+        yield from self._filled(group)
+
+    def _filled(self, group: Sequence[Slice]) -> Iterator[tuple[str, Tensor]]:
+        self.pour(group)
+        yield from ((each.name, each.tensor) for each in group)
 
     @contextmanager
     def _damage(self, path: Path) -> Iterator[None]:
