@@ -257,10 +257,18 @@ def write(source: Source, directory: Path, *, shards: int = 1) -> None:
             head = _part(HEAD, entries[EMBEDDING], number, shards)
             source.pour([replace(head, name=EMBEDDING)])
             parts.append(head)
-        with naming(str(path)), path.open("wb") as file:
-            torch.save({each.name: each.tensor for each in parts}, file)
+        _save({each.name: each.tensor for each in parts}, path)
     _put(directory / PARAMS, to_params(config))
     _put(directory / CONTEXT, {"context": config.context})
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    with naming(str(path)), path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch closes its file after a write that failed, and fails
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else error from None
 
 
 def _part(name: str, entry: Entry, number: int, shards: int) -> Slice:
