@@ -14,6 +14,7 @@ import click
 
 from llama_cli import __version__, errors
 from llama_cli.cli import COMMANDS, main
+from llama_cli.commands._options import Worded
 
 ENDINGS = {
     0: "done",
@@ -56,17 +57,28 @@ def pages() -> str:
 
 
 def found(name: str) -> click.Command:
-    """Import one command."""
+    """Import one command, or the one that a word after it means: "eval sandbox-check"."""
     assert isinstance(main, click.Group)
-    command = main.get_command(click.Context(main, info_name="llama"), name)
+    first, _, word = name.partition(" ")
+    command = main.get_command(click.Context(main, info_name="llama"), first)
     assert command is not None
-    return command
+    return command.word(word) if word and isinstance(command, Worded) else command
+
+
+def names() -> list[str]:
+    """List the commands, each before those that words after it mean."""
+    return [each for name in COMMANDS for each in (name, *words(name))]
+
+
+def words(name: str) -> list[str]:
+    """List what the words after a command mean."""
+    return [f"{name} {word}" for word in getattr(found(name), "words", ())]
 
 
 def _lines() -> Iterator[str]:
     yield _help("llama", main, None)
     context = click.Context(main, info_name="llama")
-    for name in COMMANDS:
+    for name in names():
         yield _help(f"llama {name}", found(name), context)
     yield "## Exit codes\n\n| code | meaning |\n|---:|---|"
     yield from (f"| {code} | {meaning} |" for code, meaning in _codes().items())
@@ -82,7 +94,8 @@ def man_pages() -> Iterator[tuple[str, str]]:
     tables = f"Exit codes:\n{_listed(_codes())}\n\nEnvironment:\n{_listed(ENVIRONMENT)}"
     yield "llama.1", _man("llama", summary, f"{_text('llama', main, None)}\n\n{tables}")
     for name, said in COMMANDS.items():
-        text = _text(f"llama {name}", found(name), context)
+        told = (_text(f"llama {each}", found(each), context) for each in (name, *words(name)))
+        text = "\n\n".join(told)
         yield f"llama-{name}.1", _man(f"llama-{name}", said.rstrip("."), text)
 
 
@@ -107,7 +120,7 @@ def _help(title: str, command: click.Command, parent: click.Context | None) -> s
 
 
 def _text(title: str, command: click.Command, parent: click.Context | None) -> str:
-    name = title.split()[-1]
+    name = title.removeprefix("llama ")
     settings = {
         "help_option_names": ["-h", "--help"],
         "terminal_width": 96,

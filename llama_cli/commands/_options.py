@@ -8,6 +8,7 @@ FILEs, outputs and workers, and hands it an open `Run`.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import math
 import os
@@ -60,6 +61,36 @@ class Command(click.Command):
             click.echo("\n".join(_origins(ctx).values()))
             return None
         return super().invoke(ctx)
+
+
+class Worded(Command):
+    """A command some of whose first arguments are commands of their own.
+
+    `words` names the module of each in `llama_cli.commands`, imported only when it is meant.
+    """
+
+    def __init__(self, *args: Any, words: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.words = words
+
+    def word(self, name: str) -> click.Command:
+        """Import the command behind a word."""
+        module = importlib.import_module(f"llama_cli.commands.{self.words[name]}")
+        found: click.Command = module.command
+        return found
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Give way to the command that the first argument names."""
+        if not args or args[0] not in self.words:
+            return super().make_context(info_name, args, parent, **extra)
+        name = f"{info_name} {args[0]}"
+        return self.word(args[0]).make_context(name, args[1:], parent, **extra)
 
 
 def _common() -> list[click.Parameter]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_cli.commands._model import model_options, open_engine
-from llama_cli.commands._options import Command, stream_options
+from llama_cli.commands._options import Worded, stream_options
 from llama_cli.config import nearest
 from llama_cli.errors import UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llama_cli.stream.run import Run
 
 
-@click.command("eval", cls=Command)
+@click.command("eval", cls=Worded, words={"sandbox-check": "_eval_sandbox_check"})
 @click.argument("tasks", nargs=-1, metavar="TASK...")
 @click.option(
     "--data",
@@ -69,6 +69,7 @@ def command(
       llama eval bits_per_byte --model runs/first --data held-out.jsonl.zst
       llama eval piqa arc_easy --data benchmarks/ --rows rows.jsonl -o scores.jsonl
       llama eval --list
+      llama eval sandbox-check
     """
     from llama_cli.evaluation.tasks import TASKS
 

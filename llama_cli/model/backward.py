@@ -42,6 +42,7 @@ from llama_cli.kernels.gradient import attend, attend_backward
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.exchange import ALONE, Exchange, Pending
 from llama_cli.model.precision import product_dtype, widen
+from llama_cli.model.products import add_times, plus_times, times
 from llama_cli.model.rotary import Table, turn
 
 NORM_SCALES = 2  # of each position, in fp32
@@ -291,22 +292,22 @@ def _heads(x_Nd: Tensor, like: Tensor, how: How) -> Tensor:
 
 def _times(n: Tensor, weight: Tensor) -> Tensor:
     """Give W n for every position, (N, out)."""
-    return n.flatten(0, 1) @ weight.to(n.dtype).t()
+    return times(n.flatten(0, 1), weight.to(n.dtype))
 
 
 def _add_times(residual: Tensor, y: Tensor, weight: Tensor, how: How) -> Tensor:
     """Give residual + W y, of this rank's positions."""
     weight = weight.to(y.dtype)
     if how.exchange.size == 1:
-        return torch.addmm(residual.flatten(0, 1), y, weight.t()).view(residual.shape)
-    return _partial(y @ weight.t(), residual, how).wait() + residual
+        return plus_times(residual.flatten(0, 1), y, weight).view(residual.shape)
+    return _partial(times(y, weight), residual, how).wait() + residual
 
 
 def _times_back(grad: Tensor, weight: Tensor, *more: Tensor) -> Tensor:
     """Give W' g, and add that of more pairs of g and W."""
-    total = grad @ weight.to(grad.dtype)
+    total = times(grad, weight.to(grad.dtype).t())
     for g, w in zip(more[::2], more[1::2], strict=True):
-        total.addmm_(g, w.to(g.dtype))
+        add_times(total, g, w.to(g.dtype).t())
     return total
 
 
@@ -316,4 +317,4 @@ def _partial(y_Nd: Tensor, like: Tensor, how: How) -> Pending:
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    return (grad.t() @ x).to(weight.dtype)
+    return times(grad.t(), x.t()).to(weight.dtype)

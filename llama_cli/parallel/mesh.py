@@ -15,7 +15,9 @@ launcher's to say, if there is one.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -31,12 +33,14 @@ from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError
 from llama_cli.model.config import ModelConfig
 
 if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
     from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 
 WORD = "llama/word"  # in the store: how many ranks wanted to say how the run ended
 TIED = "a model whose head is its embedding is trained by one process, not by several"
+LOOK = 0.02  # seconds between two looks for a word; ours
 LOSSES = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
 
 
@@ -50,6 +54,7 @@ class Mesh:
     rank: int = 0
     device: str = "cpu"
     axes: DeviceMesh | None = None  # None for a process alone
+    store: Store | None = None  # which all ranks share; None for a process alone
 
     @property
     def size(self) -> int:
@@ -150,6 +155,20 @@ class Mesh:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def leave_word(self, key: str, value: object) -> None:
+        """Leave a word, in JSON, for a rank that looks for it, without meeting; from any thread."""
+        assert self.store is not None, "a process alone has nobody to talk to"
+        self.store.set(key, json.dumps(value))
+
+    def find_word(self, key: str) -> Any:
+        """Wait for a word that another rank leaves, and take it; from any thread."""
+        assert self.store is not None, "a process alone has nobody to listen to"
+        while not self.store.check([key]):  # a `get` that waits would hold up other threads
+            time.sleep(LOOK)
+        value = json.loads(self.store.get(key))
+        self.store.delete_key(key)
+        return value
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
@@ -273,7 +292,7 @@ def _begin(mesh: Mesh, device: str, store: Any) -> Mesh:
     else:
         sizes = {"data": mesh.data, "tensor": mesh.tensor}
     axes = init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
-    return replace(mesh, device=device, axes=axes)
+    return replace(mesh, device=device, axes=axes, store=store)
 
 
 @contextmanager

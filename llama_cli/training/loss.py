@@ -13,6 +13,7 @@ each other the largest logit of a token, the sum of the exponentials, and the ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 
 from llama_cli.model.exchange import ALONE, Exchange
 from llama_cli.model.precision import product_dtype, widen
+from llama_cli.model.products import add_outer, times
 from llama_cli.model.transformer import Transformer
 
-ROWS = 512  # tokens whose logits exist at once; ours, by measurement
+ROWS = 512  # tokens whose logits exist at once, in bf16; ours, by measurement
+CACHED_ROWS = 64  # of which a CPU makes the softmax at once: 8 MB stay in its cache; ours
 
 
 class Objective(nn.Module):
@@ -92,32 +95,55 @@ class _HeadLoss(torch.autograd.Function):
         exchange: Exchange,
     ) -> Tensor:
         near, sums = weight_Vd.to(x_Nd.dtype), widen(x_Nd[:0]).dtype
-        grad_x, grad_weight = torch.empty_like(x_Nd), torch.zeros_like(weight_Vd, dtype=sums)
+        grad_x, grad_weight = torch.empty_like(x_Nd), torch.empty_like(weight_Vd, dtype=sums)
         total = torch.zeros((), device=x_Nd.device, dtype=sums)
-        for start in range(0, len(x_Nd), ROWS):
-            part = slice(start, start + ROWS)
-            loss, grad = _loss_and_gradient(x_Nd[part] @ near.t(), targets_N[part], exchange)
-            total += loss
-            grad = grad.div_(count).to(x_Nd.dtype)
-            torch.mm(grad, near, out=grad_x[part])
-            grad_weight += grad.t() @ x_Nd[part]
-        ctx.save_for_backward(grad_x, grad_weight.to(weight_Vd.dtype))
+        for part in _chunks(x_Nd):
+            logits = times(x_Nd[part], near)
+            total += _to_gradient(logits, targets_N[part], exchange)
+            grad_x[part] = times(logits, near.t())
+            add_outer(grad_weight, logits, x_Nd[part], first=part.start == 0)
+        ctx.gradients = grad_x, grad_weight.to(weight_Vd.dtype)
+        ctx.count = count
         return total / count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        return (
-            grad_x * grad.to(grad_x.dtype),
-            grad_weight * grad.to(grad_weight.dtype),
-            *(None,) * 3,
-        )
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of this loss were given away: it has one backward")
+        (grad_x, grad_weight), ctx.gradients = ctx.gradients, None
+        scale = grad / ctx.count
+        return grad_x.mul_(scale), grad_weight.mul_(scale), None, None, None
+
+
+def _chunks(x_Nd: Tensor) -> Iterator[slice]:
+    """Cut the tokens into parts whose logits take as many bytes as those of ROWS in bf16."""
+    step = ROWS * torch.bfloat16.itemsize // x_Nd.element_size()
+    for start in range(0, len(x_Nd), step):
+        yield slice(start, start + step)
+
+
+def _to_gradient(logits_NV: Tensor, targets_N: Tensor, exchange: Exchange) -> Tensor:
+    """Turn logits into the gradient of the summed loss in their place; give that loss."""
+    alone = logits_NV.device.type == "cpu" and exchange.size == 1
+    step = CACHED_ROWS if alone else max(1, len(logits_NV))
+    total = logits_NV.new_zeros((), dtype=widen(logits_NV[:0]).dtype)
+    for start in range(0, len(logits_NV), step):
+        part = slice(start, start + step)
+        some_NV, some_N = logits_NV[part], targets_N[part]
+        if alone:
+            loss, grad = _loss_and_gradient_alone(some_NV, some_N)
+        else:
+            loss, grad = _loss_and_gradient(some_NV, some_N, exchange)
+        total += loss
+        if grad is not some_NV:
+            some_NV.copy_(grad)
+    return total
 
 
 def _loss_and_gradient(
     logits_NV: Tensor, targets_N: Tensor, exchange: Exchange
 ) -> tuple[Tensor, Tensor]:
-    """Give the summed loss, and softmax minus one-hot, in fp32; `logits_NV` may be lost."""
+    """Give the summed loss, and softmax minus one-hot, wide; `logits_NV` may be lost."""
     loss_N, exponentials_NV, sums_N = _losses(logits_NV, targets_N, exchange)
     sums_N = sums_N.masked_fill(targets_N < 0, torch.inf)  # what does not count has no gradient
     exponentials_NV /= sums_N[:, None]
@@ -125,6 +151,22 @@ def _loss_and_gradient(
     rows = torch.arange(len(mine_N), device=mine_N.device)
     exponentials_NV[rows, column_N] -= mine_N.to(exponentials_NV.dtype)
     return loss_N.sum(), exponentials_NV
+
+
+def _loss_and_gradient_alone(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the same in fewer passes, on a CPU that has the whole vocabulary.
+
+    The logarithm of the sum of the exponentials is found from the largest of the probabilities,
+    which is at least 1 / V: top - log p(top).
+    """
+    wide, counted_N = widen(logits_NV), targets_N >= 0
+    right = torch.arange(len(wide)), targets_N.clamp(min=0)
+    top_N, right_N = wide.amax(-1), wide[right]
+    torch.softmax(wide, -1, out=wide)
+    loss_N = top_N - wide.amax(-1).log() - right_N
+    wide[right] -= 1
+    wide *= counted_N[:, None]
+    return loss_N.masked_fill(~counted_N, 0.0).sum(), wide
 
 
 def _losses(
@@ -148,9 +190,8 @@ def _columns(targets_N: Tensor, width: int, exchange: Exchange) -> tuple[Tensor,
 
 def _sum_alone(x_Nd: Tensor, weight_Vd: Tensor, targets_N: Tensor, exchange: Exchange) -> Tensor:
     """Give the summed loss, without gradients."""
-    near = weight_Vd.to(x_Nd.dtype).t()
+    near = weight_Vd.to(x_Nd.dtype)
     total = torch.zeros((), device=x_Nd.device, dtype=widen(x_Nd[:0]).dtype)
-    for start in range(0, len(x_Nd), ROWS):
-        part = slice(start, start + ROWS)
-        total += _losses(x_Nd[part] @ near, targets_N[part], exchange)[0].sum()
+    for part in _chunks(x_Nd):
+        total += _losses(times(x_Nd[part], near), targets_N[part], exchange)[0].sum()
     return total

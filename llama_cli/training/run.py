@@ -281,17 +281,16 @@ class _Loop:
         waited = clock() - start
         if tokens is None:
             return stop.signal
-        flags = [*(stop.signal is one for one in ENDS), self.saver.busy]
+        flags = [stop.signal is one for one in ENDS]
         step = self.trainer.step(number, tokens, flags=flags, accept=self.guard.accept)
-        if self.saver.under_way and not step.flags[-1]:  # nobody writes any more
-            self.saver.settle()
+        self.saver.report()
         if self._is_fit(step, batch):
             self.guard.recent.add(step.loss, step.grad_norm)
             self.done = number
             self._write(self._line(step, start, waited))
         if self.job.mesh.size == 1:
             return stop.signal
-        return next((one for one, raised in zip(ENDS, step.flags, strict=False) if raised), None)
+        return next((one for one, raised in zip(ENDS, step.flags, strict=True) if raised), None)
 
     def _batch(self, number: int, stop: Stop) -> Batch | None:
         """Give this rank's rows of a batch; None if the run is to stop before they come.

@@ -2,9 +2,9 @@
 
     begin    every rank copies its part of weights and moments, which takes as long as copying
              does, and a thread of its own writes the copy
-    step     every rank learns with each step whether another still writes (`Trainer.step(flags)`),
-             so that nobody waits
-    settle   once nobody does: the first rank makes a checkpoint of all parts, or of none
+    then     the threads of the other ranks tell that of the first, through the store that all share
+             (no collective), what they have written; it makes a checkpoint of all parts, or of none
+    settle   every rank learns how it ended; before the next begins, and at the end
 
 A checkpoint that cannot be written is told, and training goes on; the one before it stays.
 Memory: a copy of what the rank holds of weights and moments, 12 bytes a parameter, for as long as
@@ -17,14 +17,14 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.manifest import Files
+from llama_cli.model.manifest import Entry, Files
 from llama_cli.model.stored import Slice
 from llama_cli.parallel.mesh import Mesh
 from llama_cli.training.checkpoint import (
@@ -76,22 +76,13 @@ class Saver:
 
         Args:
             shelf: where.
-            told: hears how each ended.
+            told: hears how each ended, on the first rank as soon as `report` is called after it.
             beside: write in a thread.
         """
         self.shelf, self._told, self._beside = shelf, told, beside
         self.last: Saved | None = None
         self._writing: _Writing | None = None
-
-    @property
-    def under_way(self) -> bool:
-        """Say whether a checkpoint has begun that is not settled; on all ranks alike."""
-        return self._writing is not None
-
-    @property
-    def busy(self) -> bool:
-        """Say whether this rank still writes."""
-        return self._writing is not None and self._writing.is_alive()
+        self._count = 0
 
     def begin(
         self, step: int, trainer: Trainer, about: Mapping[str, Any], *, spare: int | None = None
@@ -105,8 +96,10 @@ class Saver:
         if why_not := self.shelf.mesh.told(self._prepare(step, slices)):
             self._end(Saved(step, why_not))
             return
+        self._count += 1
         text = json.dumps({"step": step, **about}, indent=2) + "\n"
-        self._writing = _Writing(self.shelf, step, slices, text, spare, beside=self._beside)
+        self._writing = _Writing(self.shelf, step, self._count, text, spare)
+        self._writing.start(slices, beside=self._beside)
         if not self._beside:
             self.settle()
 
@@ -124,30 +117,22 @@ class Saver:
             return _reason(error)
         return None
 
+    def report(self) -> None:
+        """Tell, on the first rank, how the checkpoint ended that has ended since; never wait."""
+        writing = self._writing
+        if writing and self.shelf.mesh.first and writing.done and not writing.reported:
+            writing.reported = True
+            self._told(Saved(writing.step, writing.why_not))
+
     def settle(self) -> None:
-        """Wait until every rank has written, and make a checkpoint of it."""
+        """Wait until the checkpoint under way is there, or is not going to be."""
         writing = self._writing
         if writing is None:
             return
         writing.join()
-        found = self.shelf.mesh.gathered((writing.entries, writing.why_not))
+        self.report()
         self._writing = None
-        why_not = next((why for _, why in found if why), None)
-        if self.shelf.mesh.first:
-            entries = {name: entry for held, _ in found for name, entry in held.items()}
-            why_not = why_not or self._publish(writing, entries)
-            if why_not:
-                drop_part(self.shelf.run, writing.step)
-        self._end(Saved(writing.step, self.shelf.mesh.told(why_not)))
-
-    def _publish(self, writing: _Writing, entries: Files) -> str | None:
-        try:
-            publish(self.shelf.run, writing.step, entries)
-        except OSError as error:
-            return _reason(error)
-        with suppress(OSError):  # an old one that stays is no reason to doubt the new one
-            prune(self.shelf.run, keep=self.shelf.keep, spare=writing.spare)
-        return None
+        self.last = Saved(writing.step, self.shelf.mesh.told(writing.why_not))
 
     def _end(self, saved: Saved) -> None:
         self.last = saved
@@ -155,53 +140,81 @@ class Saver:
 
 
 class _Writing:
-    """One rank's part of a checkpoint, being written."""
+    """One rank's part of a checkpoint, being written; the first rank's makes it one."""
 
-    def __init__(
-        self,
-        shelf: Shelf,
-        step: int,
-        slices: Sequence[Slice],
-        about: str,
-        spare: int | None,
-        *,
-        beside: bool,
-    ) -> None:
-        self.step, self.spare = step, spare
-        self.entries: Files = {}
+    def __init__(self, shelf: Shelf, step: int, number: int, about: str, spare: int | None) -> None:
+        self.step, self.reported = step, False
         self.why_not: str | None = None
-        self._shelf, self._about = shelf, about
+        self._shelf, self._number, self._about, self._spare = shelf, number, about, spare
+        self._slices: Sequence[Slice] = ()
         self._thread: Thread | None = None
+
+    @property
+    def done(self) -> bool:
+        """Say whether it has ended, well or not."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def start(self, slices: Sequence[Slice], *, beside: bool) -> None:
+        """Take a copy, and write it; without `beside`, write at once."""
         try:
             self._slices = _owned(slices, copy=beside)
         except RuntimeError as error:  # no memory for the copy
             self.why_not = str(error).splitlines()[0]
-            return
-        if beside:  # a run that fails meanwhile does not wait for it
-            self._thread = Thread(target=self._write, daemon=True)
-            self._thread.start()
-        else:
+        if not beside:
             self._write()
-
-    def is_alive(self) -> bool:
-        """Say whether it is still being written."""
-        return self._thread is not None and self._thread.is_alive()
+            return
+        # a run that fails meanwhile does not wait for it
+        self._thread = Thread(target=self._write, daemon=True)
+        self._thread.start()
 
     def join(self) -> None:
-        """Wait until it is not."""
+        """Wait until it has ended."""
         if self._thread:
             self._thread.join()
 
     def _write(self) -> None:
+        mesh = self._shelf.mesh
+        mine = self._mine()
+        self._slices = ()
+        if not mesh.first:
+            told = {name: asdict(entry) for name, entry in mine.items()}
+            mesh.leave_word(f"saved/{self._number}/{mesh.rank}", [told, self.why_not])
+            return
+        entries, why_not = dict(mine), self.why_not
+        for rank in range(1, mesh.size):
+            told, why = mesh.find_word(f"saved/{self._number}/{rank}")
+            entries |= {name: Entry(**entry) for name, entry in told.items()}
+            why_not = why_not or why
+        self.why_not = self._finish(entries, why_not)
+
+    def _mine(self) -> Files:
+        """Write this rank's files."""
         shelf, part = self._shelf, hidden(self._shelf.run, self.step)
+        if self.why_not:
+            return {}
         try:
             entries = dict(write_slices(part, self._slices, shelf.mesh))
             if shelf.mesh.first:
                 entries |= write_about(part, shelf.config, self._about, shelf.tokenizer)
-            self.entries = entries
         except Exception as error:  # a thread's would go unheard
             self.why_not = _reason(error)
-        self._slices = []
+            return {}
+        return entries
+
+    def _finish(self, entries: Files, why_not: str | None) -> str | None:
+        """Make a checkpoint of what all ranks have written, or nothing; say why not."""
+        run = self._shelf.run
+        try:
+            if why_not is None:
+                publish(run, self.step, entries)
+        except OSError as error:
+            why_not = _reason(error)
+        if why_not:
+            drop_part(run, self.step)
+            return why_not
+        with suppress(OSError):  # an old one that stays is no reason to doubt the new one
+            prune(run, keep=self._shelf.keep, spare=self._spare)
+        return None
 
 
 def _owned(slices: Sequence[Slice], *, copy: bool) -> list[Slice]:

@@ -1,7 +1,8 @@
 """`make bench`: ours beside the peer, in one run, as ratios.
 
-    python tests/bench/run.py            every measurement
+    python tests/bench/run.py            every measurement but the last below
     python tests/bench/run.py start tokenize
+    python tests/bench/run.py quality    the final loss, which takes a quarter of an hour
 
 Prints a Markdown table with the machine, the versions and the command; with --save it is
 added to docs/benchmarks.md under today's date. Machines are noisy: what is compared runs
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-BENCHES = ("start", "filter", "tokenize", "train")
+BENCHES = ("start", "filter", "tokenize", "train", "sandbox")
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 from torch import equal
 
-from llama_cli.model.weights import find_checkpoint
+from llama_cli.model.stored import load_whole
+from llama_cli.model.weights import find_checkpoint, weight_files
 from llama_cli.training.log import read_log
 from tests.shell import ROOT, sh
 from tests.unit.training import write_sequences
@@ -52,8 +52,17 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> bool:
     return True
 
 
+def wait_for_checkpoint(process: subprocess.Popen[str], run: Path, step: int) -> bool:
+    """Wait until the checkpoint of `step` is there; False if the process ended before."""
+    while not (run / f"checkpoint-{step:07d}").exists():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
 def same_weights(one: Path, other: Path) -> bool:
-    left, right = (load_file(find_checkpoint(run) / "model.safetensors") for run in (one, other))
+    left, right = (load_whole(weight_files(find_checkpoint(run))) for run in (one, other))
     return left.keys() == right.keys() and all(equal(left[name], right[name]) for name in left)
 
 

@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 
 from llama_cli.training.log import read_log
-from tests.cli.test_train import same_weights, steps_logged, wait_for_step
+from tests.cli.test_train import (
+    same_weights,
+    steps_logged,
+    wait_for_checkpoint,
+    wait_for_step,
+)
 from tests.shell import LLAMA, ROOT, sh
 from tests.tiny import tiny_tokenizer
 
@@ -102,6 +107,7 @@ def test_training_goes_on_while_the_stream_does_and_a_kill_9_costs_nothing(corpu
     feed = producer(rows, hold_at=16, until=go)
     with pipeline(f"{feed} | {train}", corpus) as first:
         assert wait_for_step(first, corpus / "r", 8)  # of 20: no more rows have come
+        assert wait_for_checkpoint(first, corpus / "r", 6)
     with pipeline(f"{feed} | {train}", corpus) as second:
         time.sleep(0.5)
         go.touch()
@@ -121,6 +127,7 @@ def test_two_processes_read_one_pipe_and_one_process_goes_on(corpus: Path) -> No
     feed = producer(rows, hold_at=13, until=go)
     with pipeline(f"{feed} | {train} --processes 2", corpus) as first:
         assert wait_for_step(first, corpus / "r", 5)
+        assert wait_for_checkpoint(first, corpus / "r", 4)
     go.touch()
     again = sh(f"{feed} | {train}", corpus)
     assert again.returncode == 0, again.stderr

@@ -16,18 +16,12 @@ import click
 import pytest
 
 import llama_cli
-from llama_cli.cli import COMMANDS, Llama, main
-from tests.reference import ENVIRONMENT
+from llama_cli.cli import COMMANDS, main
+from tests.reference import ENVIRONMENT, names, words
+from tests.reference import found as command
 from tests.shell import ROOT, sh
 
 HEAVY = {"torch", "numpy", "sentencepiece", "zstandard", "rich", "matplotlib", "fsspec"}
-
-
-def command(name: str) -> click.Command:
-    assert isinstance(main, Llama)
-    found = main.get_command(click.Context(main), name)
-    assert found is not None
-    return found
 
 
 def test_the_changelog_begins_with_the_version() -> None:
@@ -56,19 +50,19 @@ def test_the_summary_is_the_first_sentence_of_the_help(name: str) -> None:
     assert (command(name).help or "").split("\n")[0] == COMMANDS[name]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", names())
 def test_every_help_has_an_example(name: str) -> None:
     assert f"llama {name}" in (command(name).help or "")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", names())
 def test_every_option_says_what_it_does(name: str) -> None:
     silent = [p.name for p in command(name).params if isinstance(p, click.Option) and not p.help]
     assert silent == []
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--help", "--version", *(f"{name} --help" for name in COMMANDS)]
+    "arguments", ["--help", "--version", *(f"{name} --help" for name in names())]
 )
 def test_help_imports_nothing_heavy(arguments: str) -> None:
     script = (
@@ -104,7 +98,7 @@ def examples() -> Iterator[tuple[str, str, str]]:
     pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/quickstart.sh"]
     texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages}
     texts |= {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("docs/*.md")}
-    texts |= {name: command(name).help or "" for name in COMMANDS} | {"llama": main.help or ""}
+    texts |= {name: command(name).help or "" for name in names()} | {"llama": main.help or ""}
     for path in ROOT.glob("llama_cli/**/*.py"):
         hints = re.findall(r'hint=f?"(.*?)"', path.read_text(encoding="utf-8"))
         texts[str(path.relative_to(ROOT))] = "\n".join(
@@ -113,7 +107,10 @@ def examples() -> Iterator[tuple[str, str, str]]:
     for where, text in texts.items():
         lines = text.replace("\\\n", " ")
         for name, rest in re.findall(rf"\bllama ({'|'.join(COMMANDS)})\b([^|>`#\n<]*)", lines):
-            yield where, name, rest
+            word = next(
+                (each for each in words(name) if f"{name}{rest} ".startswith(f"{each} ")), name
+            )
+            yield where, word, f"{name}{rest}".removeprefix(word)
 
 
 def test_every_example_uses_options_that_there_are() -> None:
@@ -136,7 +133,8 @@ def test_every_command_has_a_man_page_with_its_options(tmp_path: Path) -> None:
     assert set(pages) == {"llama.1", *(f"llama-{name}.1" for name in COMMANDS)}
     assert ".SH NAME\nllama\\-filter \\- Clean documents" in pages["llama-filter.1"]
     for name in COMMANDS:
-        options = [o for p in command(name).params if isinstance(p, click.Option) for o in p.opts]
+        told = [p for each in (name, *words(name)) for p in command(each).params]
+        options = [o for p in told if isinstance(p, click.Option) for o in p.opts]
         page = pages[f"llama-{name}.1"].replace("\\-", "-")
         assert [option for option in options if option not in page] == []
 
@@ -209,7 +207,7 @@ def test_options_are_those_agreed_on() -> None:
     path = ROOT / "tests" / "quality" / "options.txt"
     found = [
         f"{name} {'/'.join(sorted([*p.opts, *p.secondary_opts], key=len))}"
-        for name in COMMANDS
+        for name in names()
         for p in sorted(command(name).params, key=lambda p: str(p.name))
     ]
     if os.environ.get("RECORD"):

@@ -1,6 +1,6 @@
 """What several unit tests need and only one should pay for: the library, built once a session.
 
-By nvcc, as it ships, and by g++, to run lane by lane on a CPU.
+By nvcc, as it ships, and by g++, to run lane by lane on a CPU. And sandboxes for programs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import pytest
 from cuda_ext import LIBRARY, build
 from llama_cli.kernels.library import Library, libraries
 from tests.kernels import compile_emulated, schedule
+from tests.sandboxes import pool, sandboxed
+
+__all__ = ["pool", "sandboxed"]
 
 
 @pytest.fixture(scope="session")

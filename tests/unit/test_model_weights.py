@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from llama_cli.errors import NotReadyError
-from llama_cli.model.weights import find_checkpoint, is_whole, load_model, save_weights
+from llama_cli.model.stored import Slice, save_slices
+from llama_cli.model.weights import (
+    MODEL,
+    find_checkpoint,
+    is_whole,
+    load_model,
+    save_config,
+    save_weights,
+)
 from tests.unit.test_model import TINY, tiny, tokens
 
 
@@ -94,3 +102,41 @@ def test_a_run_without_checkpoints_is_said(tmp_path: Path, run: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotReadyError, match="no checkpoint in"):
         find_checkpoint(tmp_path / run)
+
+
+def in_parts(path: Path) -> Path:
+    """Write the tiny model as two ranks would, each half of the rows of every weight."""
+    path.mkdir()
+    model = tiny()
+    for number in range(2):
+        halves = []
+        for name, weight in model.named_parameters():
+            rows = -(-len(weight) // 2)
+            half = weight.detach()[number * rows : (number + 1) * rows]
+            offset = (number * rows, *(0,) * (weight.dim() - 1))
+            halves.append(Slice(name, tuple(weight.shape), offset, half))
+        save_slices(halves, path, MODEL, number + 1, 2)
+    save_config(model.config, path)
+    return path
+
+
+def test_a_model_in_parts_is_the_same_model(tmp_path: Path) -> None:
+    found = load_model(in_parts(tmp_path / "c"))
+    expected = dict(tiny().named_parameters())
+    assert all(torch.equal(weight, expected[name]) for name, weight in found.named_parameters())
+    assert is_whole(tmp_path / "c")
+    assert load_model(tmp_path / "c", dtype=torch.bfloat16).output.weight.dtype == torch.bfloat16
+
+
+def test_a_model_without_one_of_its_parts_is_named(tmp_path: Path) -> None:
+    (in_parts(tmp_path / "c") / "model-00002-of-00002.safetensors").unlink()
+    assert not is_whole(tmp_path / "c")
+    with pytest.raises(NotReadyError, match=r"no weights at .*model-00002-of-00002"):
+        load_model(tmp_path / "c")
+
+
+def test_a_part_cut_short_is_named(tmp_path: Path) -> None:
+    cut_short(in_parts(tmp_path / "c") / "model-00002-of-00002.safetensors")
+    assert not is_whole(tmp_path / "c")
+    with pytest.raises(NotReadyError, match="safetensors"):
+        load_model(tmp_path / "c")
