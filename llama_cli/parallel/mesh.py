@@ -195,7 +195,7 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
     llama_cli.errors.UsageError: the 52 heads of the 33b do not divide by 8 tensor ranks
     """
     if config.tied and mesh.size > 1:
-        raise UsageError(TIED, hint="llama train --nodes 1, on one GPU or CPU")
+        raise UsageError(TIED, hint="CUDA_VISIBLE_DEVICES=0 llama train")
     for what, count in (
         (f"heads of the {size}", config.heads),
         (f"heads of keys and values of the {size}", config.key_heads),

@@ -29,6 +29,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield part
         for file in part.iterdir():
             sync(file)
+        sync(part)
         _refuse(path)  # hours may have passed
         with naming(str(path)):
             part.rename(place)

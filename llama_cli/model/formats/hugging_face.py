@@ -163,6 +163,7 @@ def open_source(directory: Path) -> Source:
         files=[Shard(path, names, config.head_dim) for path in files],
         tokenizer=directory / TOKENIZER,
         hint=f"copy {files[0].name if len(files) == 1 else 'all files'} into {directory} again",
+        shown=their_name,
     )
 
 

@@ -7,7 +7,7 @@ whether they are whole, in shards, or in another order of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -40,6 +40,7 @@ class Source:
     tokenizer: Path  # where it is to be
     hint: str  # what to do where something is missing or damaged
     is_ours: bool = False  # made by `llama train`, so that it can be made again
+    shown: Callable[[str], str] = str  # the name that the files have for a tensor
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
@@ -71,7 +72,7 @@ class Source:
                 where = self.files[0].path if len(self.files) == 1 else self.directory
                 what = "is missing" if count == prod(shapes[name]) else "is not whole"
                 raise NotReadyError(
-                    f"{where}: {name} {what}, of {shapes[name]} by {self.about.name}",
+                    f"{where}: {self.shown(name)} {what}, of {shapes[name]} by {self.about.name}",
                     hint=self.hint,
                 )
 
@@ -79,9 +80,9 @@ class Source:
         if shape is None:
             why = f"{name} is in no model of {self.about.name}"
         elif held.whole != shape:
-            why = f"{name} is {held.whole}, not the {shape} of {self.about.name}"
+            why = f"{self.shown(name)} is {held.whole}, not the {shape} of {self.about.name}"
         elif held.dtype is None:
-            why = f"{name} is not in fp32, bf16 or fp16: quantised weights are not read"
+            why = f"{self.shown(name)} is not in fp32, bf16 or fp16: quantised weights are not read"
         else:
             return
         raise NotReadyError(f"{file.path}: {why}", hint=self.hint)
