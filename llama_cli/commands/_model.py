@@ -13,7 +13,9 @@ from llama_cli.errors import LlamaError, NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from llama_cli.inference.engine import Engine
+    from llama_cli.model.formats.source import Source
     from llama_cli.stream.run import Run
+    from llama_cli.tokenizer.bpe import Tokenizer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +45,8 @@ def model_options(function: F) -> F:
             "--model",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="A checkpoint, or a run that has one.  [default: the newest under ./runs]",
+            help="A checkpoint, a run that has one, or a model in Meta's or Hugging Face's "
+            "layout.  [default: the newest under ./runs]",
         ),
     ):
         function = option(function)
@@ -58,19 +61,48 @@ def open_engine(run: Run, model: Path | None, device: str) -> Engine:
         LlamaError: the tokenizer beside the model is another's.
     """
     from llama_cli.inference.engine import Engine
-    from llama_cli.model.weights import TOKENIZER, find_checkpoint, load_model
-    from llama_cli.tokenizer.bpe import Tokenizer
+    from llama_cli.model.formats.source import load
+
+    source = find_source(run, model)
+    place = pick_device(device, run.settings.command)
+    tokenizer = open_tokenizer(source)
+    try:
+        return Engine(load(source, device=place, columns=place == "cpu"), tokenizer)
+    except ValueError as error:
+        raise LlamaError(f"{source.directory}: {error}") from None
+
+
+def find_source(run: Run, model: Path | None) -> Source:
+    """Open the model that was asked for, or the newest; say which, if it is not named.
+
+    Raises:
+        NotReadyError: there is none, or it is damaged.
+    """
+    from llama_cli.model.formats import open_source
+    from llama_cli.model.weights import find_checkpoint
 
     directory = find_checkpoint(model) if model else newest_checkpoint(RUNS)
     if model is None or run.verbose:
         run.say(f"the model is {directory}")
     run.note(model=str(directory))
-    place = pick_device(device, run.settings.command)
-    tokenizer = Tokenizer.load(directory / TOKENIZER)
-    try:
-        return Engine(load_model(directory, device=place), tokenizer)
-    except ValueError as error:
-        raise LlamaError(f"{directory}: {error}") from None
+    return open_source(directory)
+
+
+def open_tokenizer(source: Source) -> Tokenizer:
+    """Load the tokenizer of a model.
+
+    Raises:
+        NotReadyError: there is none.
+        LlamaError: it is none of SentencePiece's.
+    """
+    from llama_cli.tokenizer.bpe import Tokenizer
+
+    path = source.tokenizer
+    if not source.is_ours and not path.is_file():
+        raise NotReadyError(
+            f"no tokenizer at {path}", hint=f"copy {path.name} of the model into {path.parent}"
+        )
+    return Tokenizer.load(path)
 
 
 def newest_checkpoint(runs: Path) -> Path:

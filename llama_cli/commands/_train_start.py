@@ -28,7 +28,6 @@ def settle(options: dict[str, Any]) -> Options:
     _refuse_contradictions(chosen)
     if chosen.start is None:
         return chosen
-    from llama_cli.model.weights import TOKENIZER
     from llama_cli.training.start import Start, nearest_size
 
     start = Start.find(chosen.start)
@@ -40,7 +39,7 @@ def settle(options: dict[str, Any]) -> Options:
             hint=f"llama train --from {chosen.start}",
         )
     purpose = "instructions" if chosen.instructions else "continued"
-    tokenizer = start.checkpoint / TOKENIZER
+    tokenizer = start.tokenizer
     filled = {
         "size": start.size or nearest_size(start.config),
         "run": chosen.run or Path("runs") / f"{name}-{purpose}",
@@ -69,10 +68,9 @@ def refuse_tokenizer(options: Options, start: Start, wanted: str) -> None:
     Raises:
         LlamaError: they do not.
     """
-    from llama_cli.model.weights import TOKENIZER
     from llama_cli.tokenizer.bpe import Tokenizer
 
-    path = start.checkpoint / TOKENIZER
+    path = start.tokenizer
     if path.is_file() and Tokenizer.load(path).sha256 != wanted:
         raise LlamaError(
             f"{start.checkpoint} was trained with another tokenizer than {options.tokenizer}",

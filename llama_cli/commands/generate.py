@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._export import EXPORTED
+from llama_cli.commands._export import export as write_model
 from llama_cli.commands._model import model_options, open_engine
 from llama_cli.commands._options import Command, Real, inputs_or_stdin, stream_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from llama_cli.inference.engine import Engine, Settings
+    from llama_cli.model.formats import Kind
     from llama_cli.records import Completion, Prompt
     from llama_cli.stream.run import Run
 
+EXPORT = "llama generate --model runs/first --export hf OUT"
 AHEAD = 128  # prompts read before any is completed; ours
 
 
@@ -54,6 +58,20 @@ AHEAD = 128  # prompts read before any is completed; ours
     type=click.Choice(["jsonl", "text"]),
     help="[default: text on a terminal, jsonl elsewhere]",
 )
+@click.option(
+    "--export",
+    nargs=2,
+    type=(click.Choice(EXPORTED), str),
+    metavar="LAYOUT OUT",
+    help="Write the model into a new directory OUT, and end: as Hugging Face keeps it (hf), as "
+    "Meta does (meta), or as a checkpoint of ours (llama).",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Files of --export meta, one for each GPU that shares the layers.  [default: 1]",
+)
 @stream_options(files=False, jobs=False, drops=False, seed=True)
 @click.pass_context
 def command(
@@ -70,6 +88,8 @@ def command(
     top_p: float,
     stop: tuple[str, ...],
     format: str | None,
+    export: tuple[Kind, str] | None,
+    shards: int | None,
 ) -> None:
     """Complete prompts.
 
@@ -82,6 +102,8 @@ def command(
       echo 'def main(' | llama generate --model runs/first
       llama generate prompts.jsonl --temperature 0 -o completions.jsonl
       llama generate --prompt 'Once upon a time' --stop . --seed 7
+      llama generate --model Llama-2-7b-hf --prompt 'Once upon a time'
+      llama generate --model runs/first --export hf for-transformers
     """
     if prompt and files:
         raise UsageError("give FILEs or --prompt, not both")
@@ -89,6 +111,11 @@ def command(
         raise UsageError("--stop '' would end every completion at once")
     if not all(map(_is_text, (*prompt, *stop))):
         raise UsageError("--prompt and --stop take UTF-8 text")
+    if export or shards:
+        if not export or prompt or files:
+            raise UsageError("--export stands alone, and --shards with it", hint=EXPORT)
+        write_model(run, model, export[0], Path(export[1]), shards=shards)
+        return
     run.inputs = () if prompt else inputs_or_stdin(ctx, files)
 
     from llama_cli.inference.engine import Settings

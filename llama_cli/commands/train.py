@@ -37,7 +37,8 @@ COUNT = click.IntRange(1)
     "start",
     type=PATH,
     metavar="DIR",
-    help="Begin with the weights of this checkpoint, or of the newest of this run.",
+    help="Begin with the weights of this checkpoint, of the newest of this run, or of a model in "
+    "Meta's or Hugging Face's layout.",
 )
 @click.option(
     "--instructions",

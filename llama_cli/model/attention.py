@@ -1,8 +1,9 @@
 """Multi-head causal self-attention: y = Wo concat_h softmax(q_h k_h' / sqrt(D)) v_h.
 
 Vaswani et al., 2017, section 3.2, with rotary positions on q and k (LLaMA, section 2.2).
-How the softmax is computed is the matter of `llama_cli.kernels`.
-Legend: B batch, L length, H heads, D head width.
+How the softmax is computed is the matter of `llama_cli.kernels`. Where keys and values have fewer
+heads, each is read by as many heads of queries that follow each other (Ainslie et al., 2023).
+Legend: B batch, L length, H heads, G heads of keys and values, D head width.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Cache(Protocol):
 
     position: int  # tokens held, the same for every row and layer
 
-    def extend(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: int, k_BGLD: Tensor, v_BGLD: Tensor) -> tuple[Tensor, Tensor]:
         """Append to `layer` and return all of its keys and values.
 
         `position` must not move before the last layer has been extended.
@@ -41,14 +42,15 @@ class Attention(nn.Module):
         layer: int,
         backend: str | None,
         deterministic: bool,
+        kv_dim: int | None = None,
         exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
         self.head_dim, self.layer, self.exchange = head_dim, layer, exchange
         self.backend, self.deterministic = backend, deterministic
         self.wq = nn.Linear(dim, dim, bias=False)
-        self.wk = nn.Linear(dim, dim, bias=False)
-        self.wv = nn.Linear(dim, dim, bias=False)
+        self.wk = nn.Linear(dim, kv_dim or dim, bias=False)
+        self.wv = nn.Linear(dim, kv_dim or dim, bias=False)
         self.wo = nn.Linear(dim, dim, bias=False)
 
     def forward(

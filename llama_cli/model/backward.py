@@ -6,9 +6,9 @@ layers. This is achieved by manually implementing the backward function for the 
 layers, instead of relying on the PyTorch autograd."
 
 Kept are the layer's input x, the rotated q and k, v, the attention's output o and lse, the residual
-m between the halves, and the outputs a and b of w1 and w3: 6 d + 2 hidden a token. Computed again
-are the two norms and SwiGLU's product. With `inputs_only` just x is kept, and the forward runs
-again but for its last product.
+m between the halves, and the outputs a and b of w1 and w3: 6 d + 2 hidden a token, and less where
+keys and values have fewer heads than queries. Computed again are the two norms and SwiGLU's
+product. With `inputs_only` just x is kept, and the forward runs again but for its last product.
 
 The layer, and its gradients g. A product y = W n has gn = W' gy and gW = gy n'; a residual adds.
 
@@ -25,7 +25,8 @@ Attention: `kernels.gradient`; Dao et al., 2022, algorithm 4.
 
 Where T ranks share the layer (`exchange`), the gathers and scatters of the backward run beside
 the products that do not wait for them: the gradients of weights, which nothing further needs.
-Legend: B batch, L length, N = B L positions, d width, H heads, D head width, T ranks.
+Legend: B batch, L length, N = B L positions, d width, H heads, G heads of keys and values,
+D head width, T ranks.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def kept_bytes(config: ModelConfig, *, element: int, inputs_only: bool = False) 
     """
     if inputs_only:
         return element * config.dim
-    return element * (6 * config.dim + 2 * config.hidden) + 4 * (config.heads + NORM_SCALES)
+    width = 4 * config.dim + 2 * config.kv_dim + 2 * config.hidden
+    return element * width + 4 * (config.heads + NORM_SCALES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class Attended(NamedTuple):
     """What the first half keeps, x apart."""
 
     scale: Tensor  # r of the norm, (B, L/T, 1)
-    q: Tensor  # (B, L, H, D), as k, v and o
-    k: Tensor
+    q: Tensor  # (B, L, H, D), as o
+    k: Tensor  # (B, L, G, D), as v
     v: Tensor
     o: Tensor
     lse: Tensor | None

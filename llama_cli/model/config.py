@@ -17,21 +17,26 @@ ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 HIDDEN_MULTIPLE = 256  # of the feed-forward's width; from Meta's released code
 
 
-def swiglu_hidden(dim: int) -> int:
-    """Give 2/3 * 4d (section 2.2), rounded up to a multiple of 256.
+def swiglu_hidden(dim: int, multiple: int = HIDDEN_MULTIPLE, times: float = 1) -> int:
+    """Give 2/3 * 4d (section 2.2), perhaps `times` as much, rounded up to a multiple of 256.
 
     >>> [swiglu_hidden(dim) for dim in (4096, 5120, 6656, 8192)]
     [11008, 13824, 17920, 22016]
+    >>> swiglu_hidden(8192, 4096, 1.3)  # Llama 2 70B
+    28672
     """
-    return -(-(8 * dim // 3) // HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE
+    return -(-int(times * (8 * dim // 3)) // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What must be known to build a model.
 
+    Grouped-query heads (Ainslie et al., 2023, https://arxiv.org/abs/2305.13245) and a tied head are
+    not the paper's: models after it have them.
+
     Raises:
-        ValueError: `dim` is not `heads` heads of one even width.
+        ValueError: `dim` is not `heads` heads of one even width, or these are no groups.
     """
 
     dim: int
@@ -42,10 +47,16 @@ class ModelConfig:
     context: int = 2048  # the longest sequence trained on
     norm_eps: float = 1e-5  # not in the paper; Meta's code
     rope_theta: float = 10_000.0  # Su et al., 2021
+    kv_heads: int = 0  # heads of keys and values, each for as many of queries; 0: a head each
+    tied: bool = False  # whether the head is the embedding
 
     def __post_init__(self) -> None:
+        if self.kv_heads == self.heads:
+            object.__setattr__(self, "kv_heads", 0)  # one way to say it
         if self.heads < 1 or self.dim % self.heads or self.head_dim % 2:
             raise ValueError(f"width {self.dim} is not {self.heads} heads of one even width")
+        if self.key_heads < 1 or self.heads % self.key_heads:
+            raise ValueError(f"{self.heads} heads do not share {self.kv_heads} of keys and values")
 
     @property
     def head_dim(self) -> int:
@@ -53,14 +64,25 @@ class ModelConfig:
         return self.dim // self.heads
 
     @property
+    def key_heads(self) -> int:
+        """Heads of keys, and of values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of the keys of all heads, and of the values."""
+        return self.key_heads * self.head_dim
+
+    @property
     def layer_parameters(self) -> int:
         """Parameters of one layer: four attention matrices, three of SwiGLU, two norms."""
-        return 4 * self.dim**2 + 3 * self.dim * self.hidden + 2 * self.dim
+        attention = 2 * self.dim**2 + 2 * self.dim * self.kv_dim
+        return attention + 3 * self.dim * self.hidden + 2 * self.dim
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the input embedding and of the head, which share nothing."""
-        return 2 * self.vocab_size * self.dim
+        """Parameters of the input embedding and of the head, which share nothing unless tied."""
+        return (1 if self.tied else 2) * self.vocab_size * self.dim
 
     @property
     def parameters(self) -> int:
@@ -72,7 +94,16 @@ class ModelConfig:
         return self.layers * self.layer_parameters + self.dim + self.embedding_parameters
 
     def to_params(self) -> dict[str, Any]:
-        """Name the fields as Meta's params.json does, and ours beside them."""
+        """Name the fields as Meta's params.json does, and ours beside them.
+
+        What the paper's models do not have is left out where it is not there: their files, and what
+        is hashed of them, stay as they are.
+        """
+        later: dict[str, Any] = {}
+        if self.kv_heads:
+            later["n_kv_heads"] = self.kv_heads
+        if self.tied:
+            later["tied"] = True
         return {
             "dim": self.dim,
             "n_layers": self.layers,
@@ -82,21 +113,26 @@ class ModelConfig:
             "context": self.context,
             "norm_eps": self.norm_eps,
             "rope_theta": self.rope_theta,
+            **later,
         }
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> ModelConfig:
         """Read params.json, ours or Meta's (which says -1 for the vocabulary of 32,000)."""
         dim, vocab_size = int(params["dim"]), int(params.get("vocab_size", -1))
+        multiple = int(params.get("multiple_of", HIDDEN_MULTIPLE))
+        hidden = swiglu_hidden(dim, multiple, float(params.get("ffn_dim_multiplier") or 1))
         return cls(
             dim=dim,
             layers=int(params["n_layers"]),
             heads=int(params["n_heads"]),
-            hidden=int(params.get("hidden", swiglu_hidden(dim))),
+            hidden=int(params.get("hidden", hidden)),
             vocab_size=vocab_size if vocab_size > 0 else 32_000,
             context=int(params.get("context", 2048)),
             norm_eps=float(params.get("norm_eps", 1e-5)),
             rope_theta=float(params.get("rope_theta", 10_000.0)),
+            kv_heads=int(params.get("n_kv_heads") or 0),
+            tied=bool(params.get("tied", False)),
         )
 
     def with_data(self, *, vocab_size: int, context: int) -> ModelConfig:

@@ -1,7 +1,8 @@
 """The model: h = x + Attention(norm(x)); y = h + SwiGLU(norm(h)), L times, then the head.
 
 LLaMA, section 2.2: pre-norm (GPT-3), SwiGLU (PaLM), rotary positions (GPT-NeoX); no biases,
-no dropout, and a head that is not tied to the embedding. Module names are Meta's.
+no dropout, and a head that is not tied to the embedding, unless the config says so. Module names
+are Meta's.
 Legend: B batch, L length, d width, V vocabulary, T ranks that share the layers.
 """
 
@@ -50,6 +51,7 @@ class Layer(nn.Module):
             layer=layer,
             backend=backend,
             deterministic=deterministic,
+            kv_dim=config.kv_dim,
             exchange=exchange,
         )
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps, exchange)
@@ -135,6 +137,12 @@ class Transformer(nn.Module):
         )
         self.norm = RMSNorm(config.dim, config.norm_eps, exchange)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        """Make the head the embedding, if the config says so; again when either is replaced."""
+        if self.config.tied:
+            self.output.weight = self.tok_embeddings.weight
 
     def forward(
         self, tokens_BL: Tensor, cache: Cache | None = None, bounds: Tensor | None = None

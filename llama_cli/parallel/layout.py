@@ -106,7 +106,7 @@ def tensor_sizes(config: ModelConfig, cluster: Cluster) -> list[int]:
     >>> [tensor_sizes(SIZES[size], machines("a100-80gb", 2048)) for size in ("33b", "65b")]
     [[1, 2, 4], [1, 2, 4, 8]]
     """
-    split = (config.heads, config.hidden, config.vocab_size, config.context, cluster.node)
+    split = (config.key_heads, config.hidden, config.vocab_size, config.context, cluster.node)
     return [n for n in range(1, cluster.node + 1) if not any(each % n for each in split)]
 
 
@@ -134,6 +134,11 @@ def _micro_batches(each: int, wished: int | None) -> list[int]:
 
 def _check(config: ModelConfig, cluster: Cluster, batch: int, wish: Wish) -> None:
     gpus, node = cluster.gpus, cluster.node
+    if config.tied and gpus > 1:
+        raise UsageError(
+            "a model whose head is its embedding is trained on one GPU, not on several",
+            hint="llama train --dry-run --gpus 1",
+        )
     again = "llama train --dry-run --gpus"
     if gpus % node:
         raise UsageError(
@@ -143,7 +148,7 @@ def _check(config: ModelConfig, cluster: Cluster, batch: int, wish: Wish) -> Non
     if wish.tensor not in (None, *sizes):
         smaller = max(n for n in sizes if n <= (wish.tensor or 1))
         raise UsageError(
-            f"tensor groups of {wish.tensor} do not divide {config.heads} heads, "
+            f"tensor groups of {wish.tensor} do not divide {config.key_heads} heads, "
             f"a hidden width of {config.hidden:,} and nodes of {node} GPUs",
             hint=f"{again} {gpus} --tensor {smaller}",
         )

@@ -107,7 +107,8 @@ def _buffers(config: ModelConfig, found: Groups, layout: Layout) -> float:
 
 def _linear(config: ModelConfig) -> float:
     """Count the bytes a token: x, q, k, v, o, m; both halves of SwiGLU; two norms and lse."""
-    return HALF * (6 * config.dim + 2 * config.hidden) + 4 * (config.heads + 2)
+    width = 4 * config.dim + 2 * config.kv_dim + 2 * config.hidden
+    return HALF * width + 4 * (config.heads + 2)
 
 
 def _head(config: ModelConfig, layout: Layout) -> float:

@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 WORD = "llama/word"  # in the store: how many ranks wanted to say how the run ended
 PATIENCE = timedelta(minutes=30)  # with a rank that does not come, as while it saves; ours
+TIED = "a model whose head is its embedding is trained by one process, not by several"
 LOOK = 0.02  # seconds between two looks for a word; ours
 LOSSES = ("gloo", "connection closed", "connection reset")  # in what torch says of a lost rank
 
@@ -201,8 +202,11 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
     Traceback (most recent call last):
     llama_cli.errors.UsageError: the 52 heads of the 33b do not divide by 8 tensor ranks
     """
+    if config.tied and mesh.size > 1:
+        raise UsageError(TIED, hint="CUDA_VISIBLE_DEVICES=0 llama train")
     for what, count in (
         (f"heads of the {size}", config.heads),
+        (f"heads of keys and values of the {size}", config.key_heads),
         (f"hidden width of the {size}", config.hidden),
         ("pieces of the vocabulary", config.vocab_size),
         ("positions of a sequence", config.context),
@@ -221,7 +225,7 @@ def check(mesh: Mesh, config: ModelConfig, *, batch: int, size: str) -> None:
 
 
 def _divisor(tensor: int, config: ModelConfig) -> int:
-    counts = (config.heads, config.hidden, config.vocab_size, config.context, tensor)
+    counts = (config.key_heads, config.hidden, config.vocab_size, config.context, tensor)
     return next(n for n in range(tensor, 0, -1) if not any(count % n for count in counts))
 
 

@@ -122,7 +122,7 @@ def activations(config: ModelConfig, *, bf16: bool) -> float:
     again): the two residual inputs, q, k, v, the attention's output, and both halves of
     SwiGLU's hidden layer, in bf16, and 4 bytes a head for the softmax.
     """
-    width = 6 * config.dim + 2 * config.hidden
+    width = 4 * config.dim + 2 * config.kv_dim + 2 * config.hidden
     per_token = width * (2 if bf16 else 4) + 4 * config.heads
     return float(config.layers * config.context * per_token)
 

@@ -68,11 +68,12 @@ def groups(config: ModelConfig, tensor: int) -> Groups:
     True
     """
     d, hidden, vocabulary = config.dim, config.hidden // tensor, config.vocab_size // tensor
-    attention = ((d // tensor, d),) * 3 + ((d, d // tensor),)
+    head = () if config.tied else ((vocabulary, d),)
+    wq, wk, wo = (d // tensor, d), (config.kv_dim // tensor, d), (d, d // tensor)
     feed_forward = ((hidden, d), (d, hidden), (hidden, d))
     return Groups(
-        layer=Group((*attention, *feed_forward, (d,), (d,))),
+        layer=Group((wq, wk, wk, wo, *feed_forward, (d,), (d,))),
         layers=config.layers,
-        head=Group(((vocabulary, d),)),
+        head=Group(head),
         root=Group(((vocabulary, d), (d,))),
     )

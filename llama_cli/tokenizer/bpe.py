@@ -36,12 +36,12 @@ class Tokenizer:
             LlamaError: they are no SentencePiece model, or one with other marks.
         """
         self.model = model
-        self._sp = sentencepiece.SentencePieceProcessor()
+        self.processor = sentencepiece.SentencePieceProcessor()
         try:
-            self._sp.LoadFromSerializedProto(model)
+            self.processor.LoadFromSerializedProto(model)
         except RuntimeError:
             raise LlamaError(f"{where}: not a sentencepiece model") from None
-        if (self._sp.bos_id(), self._sp.eos_id()) != (self.bos, self.eos):
+        if (self.processor.bos_id(), self.processor.eos_id()) != (self.bos, self.eos):
             raise LlamaError(f"{where}: its begin and end marks are not 1 and 2, as LLaMA's are")
 
     @classmethod
@@ -65,7 +65,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of ids."""
-        return int(self._sp.vocab_size())
+        return int(self.processor.vocab_size())
 
     @cached_property
     def sha256(self) -> str:
@@ -74,7 +74,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, bos: bool = True, eos: bool = False) -> list[int]:
         """Give the ids of `text`, after the begin mark, before the end mark if asked."""
-        ids: list[int] = self._sp.EncodeAsIds(_whole(text))
+        ids: list[int] = self.processor.EncodeAsIds(_whole(text))
         return [self.bos] * bos + ids + [self.eos] * eos
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -85,7 +85,7 @@ class Tokenizer:
         """
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise ValueError(f"an id is outside the {self.vocab_size} of this tokenizer")
-        text: str = self._sp.DecodeIds(list(ids))
+        text: str = self.processor.DecodeIds(list(ids))
         return text
 
 

@@ -77,6 +77,7 @@ class Trainer:
             shard(self.objective, model, mesh, bf16=bf16, reshard=reshard)
         if next(model.parameters()).is_meta:
             self.objective.to_empty(device=mesh.device)
+            model.tie()
         self.parts = parts(model, mesh)
         self.optimizer = make_optimizer(self.parts)
         self.device = self.parts[0].local.device

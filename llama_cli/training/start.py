@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-
-from llama_cli.errors import LlamaError, NotReadyError
+from llama_cli.errors import LlamaError
 from llama_cli.model.config import SIZES, ModelConfig
-from llama_cli.model.stored import fill, shapes
-from llama_cli.model.transformer import Transformer
-from llama_cli.model.weights import PARAMS, find_checkpoint, read_config, weight_files
+from llama_cli.model.formats import open_source
+from llama_cli.model.formats.source import Source
+from llama_cli.model.weights import find_checkpoint
 from llama_cli.training.loop import Trainer
 from llama_cli.training.optimizer import MOMENTS
 
@@ -25,10 +22,9 @@ SAMPLE = 1 << 16  # bytes at both ends of the weights that tell them from others
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A whole checkpoint to begin with."""
+    """A whole checkpoint to begin with, in whatever layout."""
 
-    checkpoint: Path
-    config: ModelConfig
+    source: Source
     fingerprint: str
 
     @classmethod
@@ -36,12 +32,25 @@ class Start:
         """Open a checkpoint, or the newest of a run.
 
         Raises:
-            NotReadyError: there is none, or its weights are not those of its params.json.
+            NotReadyError: there is none, or its weights are not those of its config.
         """
-        checkpoint = find_checkpoint(path)
-        config = read_config(checkpoint)
-        _check(checkpoint, config)
-        return cls(checkpoint, config, _fingerprint(checkpoint))
+        source = open_source(find_checkpoint(path))
+        return cls(source, _fingerprint(source.files[0].path))
+
+    @property
+    def checkpoint(self) -> Path:
+        """Say where it is."""
+        return self.source.directory
+
+    @property
+    def config(self) -> ModelConfig:
+        """Say what model it is."""
+        return self.source.config
+
+    @property
+    def tokenizer(self) -> Path:
+        """Say where its tokenizer is, if it has one."""
+        return self.source.tokenizer
 
     @property
     def size(self) -> str | None:
@@ -64,7 +73,7 @@ class Start:
     def load(self, trainer: Trainer) -> None:
         """Put its weights into a trainer that has begun."""
         weights = (each for each in trainer.slices() if not each.name.startswith(MOMENTS))
-        fill(weight_files(self.checkpoint), weights)
+        self.source.pour(weights)
 
 
 def nearest_size(config: ModelConfig) -> str:
@@ -80,35 +89,14 @@ def nearest_size(config: ModelConfig) -> str:
 
 
 def _shape(config: ModelConfig) -> tuple[int, ...]:
-    return config.dim, config.layers, config.heads, config.hidden
+    return config.dim, config.layers, config.heads, config.hidden, config.kv_heads, config.tied
 
 
-def _check(checkpoint: Path, config: ModelConfig) -> None:
-    with torch.device("meta"):
-        model = Transformer(config)
-    paths = weight_files(checkpoint)
-    path = paths[0]
-    try:
-        held = shapes(paths)
-    except SafetensorError as error:
-        raise NotReadyError(f"{path}: {error}", hint=_HINT) from None
-    for name, weight in model.named_parameters():
-        if held.get(name) != tuple(weight.shape):
-            found = held.get(name, "nothing")
-            raise NotReadyError(
-                f"{path}: {name} is {found}, not the {tuple(weight.shape)} of {PARAMS}", hint=_HINT
-            )
-
-
-def _fingerprint(checkpoint: Path) -> str:
+def _fingerprint(path: Path) -> str:
     """Tell weights from others: every step changes all of them, so a sample is enough."""
-    path = weight_files(checkpoint)[0]
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(SAMPLE)
         file.seek(max(0, size - SAMPLE))
         tail = file.read()
     return sha256(f"{size}".encode() + head + tail).hexdigest()
-
-
-_HINT = "llama train --run DIR, then --from that DIR"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_cli.inference.cache import KVCache
 from llama_cli.model.config import SIZES, ModelConfig, swiglu_hidden
 from llama_cli.model.norm import RMSNorm
 from llama_cli.model.rotary import rotary_table, rotate
@@ -134,6 +137,90 @@ def test_logits_with_a_cache_are_those_without(attention: str, steps: tuple[int,
         parts.append(model(part, cache))
         cache.position += part.shape[1]
     assert torch.allclose(torch.cat(parts, 1), model(x), atol=1e-5)
+
+
+def small(**changes: int | bool) -> Transformer:
+    """Make a model of four heads with the changes, far from the start."""
+    model = Transformer(replace(TINY, heads=4, **changes))  # type: ignore[arg-type]
+    init_weights(model, 0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.mul_(0.08 / weight.std())
+    return model
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_grouped_heads_are_heads_whose_keys_and_values_are_alike(kv_heads: int) -> None:
+    grouped, plain, x = small(kv_heads=kv_heads), small(), tokens(2, 12)
+    state = grouped.state_dict()
+    for name in state:
+        if name.endswith(("wk.weight", "wv.weight")):
+            heads = state[name].view(kv_heads, 32, 128)
+            state[name] = heads.repeat_interleave(4 // kv_heads, 0).flatten(0, 1)
+    plain.load_state_dict(state)
+    assert torch.allclose(grouped(x), plain(x), atol=1e-5)
+    cache = KVCache(grouped.config, batch=2, length=12)
+    assert cache.k_NBGLD.shape == (2, 2, kv_heads, 12, 32)
+    steps = [grouped(part, cache) for part in x.split([5, 1, 6], dim=1)]
+    assert torch.allclose(torch.cat(steps, 1), grouped(x), atol=1e-5)
+
+
+def test_a_tied_head_is_the_embedding_and_learns_from_both() -> None:
+    tied, plain, x = small(tied=True), small(), tokens(2, 12)
+    assert sum(weight.numel() for weight in tied.parameters()) == tied.config.parameters
+    plain.load_state_dict(tied.state_dict())
+    assert torch.equal(tied(x), plain(x))
+    for model in (tied, plain):
+        model(x).logsumexp(-1).sum().backward()
+    both = (plain.tok_embeddings.weight.grad, plain.output.weight.grad)
+    assert both[0] is not None
+    assert both[1] is not None
+    assert tied.tok_embeddings.weight.grad is not None
+    assert torch.allclose(tied.tok_embeddings.weight.grad, both[0] + both[1], rtol=1e-5)
+
+
+def test_params_of_the_papers_models_say_nothing_of_what_came_later() -> None:
+    assert set(TINY.to_params()) == {
+        "dim",
+        "n_layers",
+        "n_heads",
+        "hidden",
+        "vocab_size",
+        "context",
+        "norm_eps",
+        "rope_theta",
+    }
+    later = replace(TINY, heads=4, kv_heads=2, tied=True)
+    assert later.to_params()["n_kv_heads"] == 2
+    assert ModelConfig.from_params(later.to_params()) == later
+
+
+def test_as_many_key_heads_as_heads_is_the_same_as_none_given() -> None:
+    assert replace(TINY, kv_heads=2) == TINY
+    assert ModelConfig.from_params({**TINY.to_params(), "n_kv_heads": None}) == TINY
+
+
+def test_heads_that_make_no_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 heads do not share 3 of keys and values"):
+        replace(TINY, heads=4, kv_heads=3)
+
+
+def test_metas_params_of_a_wider_hidden_layer_are_read() -> None:
+    # Llama 2 70B's params.json
+    meta = {
+        "dim": 8192,
+        "multiple_of": 4096,
+        "ffn_dim_multiplier": 1.3,
+        "n_heads": 64,
+        "n_kv_heads": 8,
+        "n_layers": 80,
+        "norm_eps": 1e-05,
+        "vocab_size": -1,
+    }
+    config = ModelConfig.from_params(meta)
+    assert (config.hidden, config.key_heads) == (28_672, 8)
+    assert round(config.parameters / 1e9, 2) == 68.98  # as published
 
 
 def half_split(weight: Tensor, heads: int) -> Tensor:

@@ -98,6 +98,15 @@ def test_gradients_are_autograds_in_fp64(
     assert largest_difference(by_hand, autograd) < 1e-10
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("activations", BY_HAND)
+def test_gradients_of_grouped_heads_are_autograds(activations: Activations, kv_heads: int) -> None:
+    config = replace(TINY, heads=4, kv_heads=kv_heads)
+    by_hand, autograd = (gradients(make(kind, config=config)) for kind in (activations, "keep"))
+    assert by_hand["layers.0.attention.wk.weight"].shape == (kv_heads * 32, 128)
+    assert largest_difference(by_hand, autograd) < 1e-10
+
+
 @pytest.mark.parametrize("activations", BY_HAND)
 def test_outputs_are_autograds_in_fp64(activations: Activations) -> None:
     by_hand, plain = (make(kind).states(tokens()) for kind in (activations, "keep"))
@@ -221,6 +230,14 @@ def test_a_layer_keeps_what_it_promises(activations: Activations, most: float) -
     promised = kept_bytes(WIDE, element=2, inputs_only=activations == "full") / WIDE.dim
     assert found == pytest.approx(promised, rel=1e-9)
     assert found <= most
+
+
+def test_a_layer_of_grouped_heads_keeps_what_it_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    grouped = replace(WIDE, kv_heads=1)
+    monkeypatch.setitem(globals(), "WIDE", grouped)
+    lse = 4 * grouped.heads  # which the attention of a CPU keeps for as many key heads only
+    promised = (kept_bytes(grouped, element=2) - lse) / grouped.dim
+    assert kept_widths("linear") == pytest.approx(promised, rel=1e-9)
 
 
 @COMPILES

@@ -66,6 +66,7 @@ def test_a_mesh_is_as_large_as_the_world() -> None:
     [
         ({}, 8, "52 heads of the 33b", "--tensor 4"),
         ({"heads": 104}, 16, "104 heads of the 33b", "--tensor 8"),
+        ({"kv_heads": 26}, 4, "26 heads of keys and values of the 33b", "--tensor 2"),
         ({"hidden": 17_919}, 4, "17,919 hidden width of the 33b", "--tensor 1"),
         ({"vocab_size": 32_002}, 4, "32,002 pieces of the vocabulary", "--tensor 2"),
         ({"context": 2050}, 4, "2,050 positions of a sequence", "--tensor 2"),
@@ -78,6 +79,13 @@ def test_what_does_not_divide_is_refused_with_the_next_that_does(
     with pytest.raises(UsageError, match=f"the {words} do not divide by {tensor}") as caught:
         check(Mesh(tensor=tensor), config, batch=8, size="33b")
     assert caught.value.hint == f"llama train {hint}"
+
+
+def test_a_tied_model_is_trained_by_one_process() -> None:
+    config = replace(SIZES["3m"], tied=True)
+    check(Mesh(), config, batch=8, size="3m")
+    with pytest.raises(UsageError, match="whose head is its embedding is trained by one process"):
+        check(Mesh(data=2), config, batch=8, size="3m")
 
 
 def test_every_size_divides_by_what_the_paper_may_have_used() -> None:

@@ -7,6 +7,7 @@ layer keeps, compiled or not, beside one process and PyTorch's own cross-entropy
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -44,6 +45,7 @@ def cases() -> dict[str, Case]:
         found[f"{name}-micro"] = Case(**{**case, "micro_batch": 1})
         found[f"{name}-unsharded"] = Case(**{**case, "reshard": False, "micro_batch": 1})
         found[f"{name}-masked"] = Case(**{**case, "masked": True, "micro_batch": 1})
+        found[f"{name}-grouped"] = Case(**{**case, "activations": "linear", "kv_heads": 2})
         found[f"{name}-bf16"] = Case(**{**vars(MESHES[name]), "dtype": "bf16", "steps": 10})
         for kind in KINDS:
             compiled = {"activations": kind, "compile": "aot_eager"}
@@ -64,7 +66,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def eager(case: Case) -> tuple[float, dict[str, Tensor]]:
     """Give loss and gradients by PyTorch alone, on one process in fp64."""
-    model = Transformer(CONFIG)
+    model = Transformer(replace(CONFIG, kv_heads=case.kv_heads))
     init_weights(model, 0)
     model.double()
     found = batch(1, case)

@@ -17,6 +17,7 @@ from llama_cli.parallel.shapes import groups
 
 A100 = "a100-80gb"
 LARGE = ("7b", "13b", "33b", "65b")
+GROUPED = replace(SIZES["65b"], kv_heads=8)  # Llama 2 70B's
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,18 @@ def test_what_does_not_divide_is_one_line_with_a_cure(
     assert hint in error.value.hint
 
 
+def test_a_tensor_group_divides_the_heads_of_keys_and_values() -> None:
+    assert tensor_sizes(replace(GROUPED, kv_heads=4), machines(A100, 2048)) == [1, 2, 4]
+
+
+def test_a_tied_model_is_planned_for_one_gpu() -> None:
+    tied = replace(SIZES["15m"], tied=True)
+    assert groups(tied, 1).parameters == tied.parameters
+    assert least_gpus(tied, machines(A100, 1), batch=8) == 1
+    with pytest.raises(UsageError, match="is trained on one GPU, not on several"):
+        list(layouts(tied, machines(A100, 8), 8))
+
+
 def test_a_batch_that_does_not_divide_costs_what_the_fullest_rank_does() -> None:
     wish = Wish(tensor=1, activations="full")
     even, odd = (
@@ -154,12 +167,12 @@ def test_state_alone_needs_more_than_seven_gpus_for_the_33b() -> None:
     assert least_gpus(SIZES["33b"], machines(A100, 1), batch=2048) >= 8
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, "grouped"])
 @pytest.mark.parametrize("tensor", [1, 2, 4])
 def test_tensor_ranks_together_have_all_parameters_and_each_all_norms(
     size: str, tensor: int
 ) -> None:
-    config = SIZES[size]
+    config = SIZES.get(size, GROUPED)
     if config.heads % tensor:
         pytest.skip("its heads do not divide")
     found = groups(config, tensor)

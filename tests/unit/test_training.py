@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from llama_cli.model.config import SIZES
+from llama_cli.model.config import SIZES, Activations
+from llama_cli.model.transformer import Transformer
 from llama_cli.training import loss as loss_module
 from llama_cli.training.data import Sequences
+from llama_cli.training.loop import Trainer
 from llama_cli.training.loss import head_loss
 from llama_cli.training.schedule import learning_rate
 from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
 from llama_cli.training.speed import peak_flops, published_peak
-from tests.unit.training import SETTINGS, trainer, weights, write_sequences
+from tests.unit.training import CONFIG, SETTINGS, trainer, weights, write_sequences
 
 
 def paper_rate(step: int) -> float:
@@ -97,6 +101,23 @@ def test_training_on_a_pattern_learns_it(tmp_path: Path) -> None:
     losses = [one.step(n, data.batch(n, 20)).loss for n in range(1, 61)]
     assert losses[0] == pytest.approx(before, abs=1e-5)
     assert before > 3.5 > 1.0 > losses[-1]
+
+
+@pytest.mark.parametrize("activations", ["keep", "linear", "full"])
+@pytest.mark.parametrize("later", [{"tied": True}, {"heads": 4, "kv_heads": 2}])
+def test_a_tied_model_and_one_of_grouped_heads_learn_it_too(
+    tmp_path: Path, later: dict[str, Any], activations: Activations
+) -> None:
+    data = Sequences(write_sequences(tmp_path / "d"))
+    config = replace(CONFIG, **later)
+    with torch.device("meta"):  # as a run makes it
+        model = Transformer(config, activations=activations)
+    one = Trainer(model, Settings(steps=60, batch=20, lr=1e-2, warmup=5))
+    one.begin()
+    losses = [one.step(n, data.batch(n, 20)).loss for n in range(1, 61)]
+    assert losses[-1] < 1.0 < 3.5 < losses[0]
+    assert sum(part.local.numel() for part in one.parts) == config.parameters
+    assert torch.equal(model.output.weight, model.tok_embeddings.weight) == config.tied
 
 
 def test_the_first_update_is_as_large_as_the_rate(tmp_path: Path) -> None:

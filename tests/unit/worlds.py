@@ -52,6 +52,7 @@ class Case:
     double: bool = False
     dtype: DType = "fp32"
     steps: int = 0  # 0 for gradients only
+    kv_heads: int = 0  # of 4 heads
     masked: bool = False  # some targets do not count, and documents are kept apart
 
 
@@ -83,6 +84,7 @@ def _whole_batch(number: int, case: Case) -> Batch:
 
 def trainer(case: Case, mesh: Mesh, config: ModelConfig = CONFIG) -> Trainer:
     """Make one rank's trainer as a run does."""
+    config = replace(config, kv_heads=case.kv_heads)
     settings = Settings(steps=max(case.steps, 1), batch=BATCH, lr=1e-2, warmup=5, dtype=case.dtype)
     with torch.device("meta"):
         model = Transformer(config, activations=case.activations, exchange=exchange(mesh))

@@ -1,0 +1,86 @@
+"""Loading takes the memory of the weights and at most a tenth more, whatever their layout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama_cli.model.config import ModelConfig
+from llama_cli.model.formats import hugging_face, meta, open_source
+from llama_cli.model.transformer import Transformer
+from llama_cli.model.weights import save_weights
+from tests.shell import ROOT
+from tests.tiny import tiny_checkpoint
+
+# 50 million weights in fp32, of which no tensor is more than a thirtieth
+LARGE = ModelConfig(dim=768, layers=8, heads=12, hidden=1792, vocab_size=2000, kv_heads=6)
+
+# VmHWM is the most that was ever resident, files that are mapped included; 5 sets it back
+SCRIPT = """
+import sys
+from pathlib import Path
+from llama_cli.inference.engine import _lay_out
+from llama_cli.model.formats import open_source
+from llama_cli.model.formats.source import load
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+def opened(path):
+    return load(open_source(Path(path)), columns=sys.argv[3] == "columns")
+
+opened(sys.argv[1])  # what is loaded with the first model is not the model's
+before = resident("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+model = opened(sys.argv[2])
+if sys.argv[3] == "columns":
+    _lay_out(model)  # as an engine does
+print(resident("VmHWM") - before, sum(weight.nbytes for weight in model.parameters()))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large")
+    for name in ("small", "llama", "hf", "one", "meta"):
+        (path / name).mkdir()
+    tiny_checkpoint(path / "small" / "llama")
+    save_weights(Transformer(LARGE), path / "llama")
+    source = open_source(path / "llama")
+    hugging_face.write(source, path / "hf", limit=40_000_000)
+    hugging_face.write(source, path / "one")
+    meta.write(source, path / "meta", shards=2)
+    small = open_source(path / "small" / "llama")
+    for name, write in (
+        ("hf", hugging_face.write),
+        ("one", hugging_face.write),
+        ("meta", meta.write),
+    ):
+        (path / "small" / name).mkdir()
+        write(small, path / "small" / name)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts it")
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("llama", "rows"), *((name, "columns") for name in ("llama", "hf", "one", "meta"))],
+)
+def test_loading_takes_the_memory_of_the_weights(large: Path, name: str, how: str) -> None:
+    arguments = [str(large / "small" / name), str(large / name), how]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )
+    taken, weights = map(int, done.stdout.split())
+    assert weights == LARGE.parameters * torch.float32.itemsize > 150_000_000
+    assert weights * 0.9 < taken < weights * 1.1
