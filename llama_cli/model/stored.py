@@ -270,15 +270,15 @@ def pour(files: Iterable[File], wanted: Iterable[Slice], *, at_once: int | None 
 
 
 def _groups(file: File, names: Sequence[str], at_once: int | None) -> Iterator[list[str]]:
-    """Part names into groups whose tensors have about so many bytes."""
+    """Part names into groups whose tensors have at most so many bytes, or of one tensor."""
     group: list[str] = []
     size = 0
     for name in names:
-        group.append(name)
-        size += file.held[name].bytes
-        if at_once is not None and size > at_once:
+        if group and at_once is not None and size + file.held[name].bytes > at_once:
             yield group
             group, size = [], 0
+        group.append(name)
+        size += file.held[name].bytes
     if group:
         yield group
 

@@ -144,7 +144,7 @@ def test_an_index_that_is_none_is_named(models: Path, text: str) -> None:
         (
             "hf/config.json",
             {"intermediate_size": 255},
-            "mlp.down_proj.weight is (128, 256), not the (128, 255)",
+            "mlp.gate_proj.weight is (256, 128), not the (255, 128)",
         ),
         (
             "hf/config.json",

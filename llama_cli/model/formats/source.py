@@ -62,11 +62,13 @@ class Source:
         """
         shapes = parameter_shapes(self.config)
         missing = {name: prod(shape) for name, shape in shapes.items()}
+        order = {name: number for number, name in enumerate(shapes)}
         for file in self.files:
             with self._damage(file.path):
-                for name, held in file.held.items():
-                    self._check(file, name, held, shapes.get(name))
-                    missing[name] -= prod(held.shape)
+                held = file.held
+            for name in sorted(held, key=lambda name: order.get(name, -1)):
+                self._check(file, name, held[name], shapes.get(name))
+                missing[name] -= prod(held[name].shape)
         for name, count in missing.items():
             if count:
                 where = self.files[0].path if len(self.files) == 1 else self.directory
