@@ -24,9 +24,9 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from xxhash import xxh3_128
 
 from llama_cli.model.manifest import Entry
+from llama_cli.model.safetensors import DTYPES, write_safetensors
 
 SUFFIX = ".safetensors"
 NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})\.safetensors")
@@ -112,37 +112,11 @@ def save_tensors(
 ) -> Entry:
     """Write a safetensors file, and give the length and hash of what was meant to be written.
 
-    By hand, since the hash is made on the way, and since a thread that the library holds outside
-    Python aborts a process that ends meanwhile.
-    https://huggingface.co/docs/safetensors, "Format".
-
     Raises:
         OSError: it cannot be written, as when the disk is full.
     """
-    hashed, total = xxh3_128(), 0
-    with path.open("wb") as file:
-        for block in _blocks(tensors, metadata or {}):
-            file.write(block)
-            hashed.update(block)
-            total += len(block)
-    return Entry(total, hashed.hexdigest())
-
-
-def _blocks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[memoryview]:
-    """Yield the bytes of a safetensors file: the length of its header, the header, the numbers."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        shape, dtype = list(tensor.shape), NAMES[tensor.dtype]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the numbers are aligned
-    yield memoryview(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors.values():
-        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        for start in range(0, len(flat), BLOCK):
-            yield flat[start : start + BLOCK]
+    kinds = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
+    return write_safetensors(path, kinds, tensors.values(), metadata)
 
 
 def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
@@ -201,15 +175,6 @@ def _rectangle(file: Any, name: str, place: Place | None) -> Rectangle:
     shape = tuple(held.get_shape())
     offset, whole = place or ((0,) * len(shape), shape)
     return Rectangle(tuple(offset), shape, tuple(whole), DTYPES.get(held.get_dtype()))
-
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def shapes(paths: Iterable[Path]) -> dict[str, tuple[int, ...]]:

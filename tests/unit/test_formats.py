@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.formats import KINDS, Kind, hugging_face, kind_of, meta, open_source, write
-from llama_cli.model.formats.safetensors import write_safetensors
 from llama_cli.model.formats.source import load
+from llama_cli.model.safetensors import write_safetensors
 from llama_cli.model.stored import Slice
 from llama_cli.model.transformer import Transformer
 from llama_cli.model.weights import find_checkpoint, load_model, save_weights

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.formats.safetensors import Entry, size_of, write_safetensors
 from llama_cli.model.formats.source import EMBEDDING, HEAD, TOKENIZER, Source
+from llama_cli.model.safetensors import Kind, size_of, write_safetensors
 from llama_cli.model.stored import Parts, Read, Rectangle, Where
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -286,9 +286,9 @@ def write(source: Source, directory: Path, *, limit: int = LIMIT) -> None:
     _put(directory / GENERATION, {"bos_token_id": 1, "eos_token_id": 2})
 
 
-def _parts(entries: Mapping[str, Entry], limit: int) -> Sequence[dict[str, Entry]]:
+def _parts(entries: Mapping[str, Kind], limit: int) -> Sequence[dict[str, Kind]]:
     """Deal tensors out to files of at most `limit` bytes, or of one tensor."""
-    parts: list[dict[str, Entry]] = [{}]
+    parts: list[dict[str, Kind]] = [{}]
     size = 0
     for name, entry in entries.items():
         if parts[-1] and size + size_of(entry) > limit:

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from llama_cli.errors import NotReadyError, UsageError, naming
 from llama_cli.model.config import ModelConfig, swiglu_hidden
-from llama_cli.model.formats.safetensors import Entry
 from llama_cli.model.formats.source import EMBEDDING, HEAD, TOKENIZER, Source
-from llama_cli.model.stored import DTYPES, Read, Rectangle, Slice
+from llama_cli.model.safetensors import DTYPES, Kind
+from llama_cli.model.stored import Read, Rectangle, Slice
 
 PARAMS, PATTERN = "params.json", "consolidated.*.pth"
 CONTEXT = "context.json"  # ours: Meta's params do not say how long a context was trained on
@@ -165,11 +165,11 @@ def _missing(directory: Path, number: int) -> NotReadyError:
     return NotReadyError(f"{path} is missing", hint=_again(path))
 
 
-def _entries(tensors: Mapping[str, Tensor]) -> dict[str, Entry]:
+def _entries(tensors: Mapping[str, Tensor]) -> dict[str, Kind]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _config(about: Path, found: Sequence[Mapping[str, Entry]]) -> ModelConfig:
+def _config(about: Path, found: Sequence[Mapping[str, Kind]]) -> ModelConfig:
     """Read params.json; the vocabulary, which it may leave to the tokenizer, is the embedding's."""
     params = json.loads(about.read_text(encoding="utf-8"))
     for field in REFUSED:
@@ -192,7 +192,7 @@ def _context(about: Path, config: ModelConfig) -> int:
 
 
 def _refuse_missing(
-    directory: Path, found: Sequence[Mapping[str, Entry]], config: ModelConfig
+    directory: Path, found: Sequence[Mapping[str, Kind]], config: ModelConfig
 ) -> None:
     """Say so if the last files are missing: the others then have less than all rows."""
     shape = found[0].get("layers.0.attention.wq.weight", ((config.dim,), None))[0]
@@ -209,7 +209,7 @@ def split_dim(name: str) -> int | None:
     return SPLIT.get(name.rpartition(".")[0].rpartition(".")[2])
 
 
-def _place(found: Sequence[Mapping[str, Entry]], config: ModelConfig) -> list[dict[str, Rectangle]]:
+def _place(found: Sequence[Mapping[str, Kind]], config: ModelConfig) -> list[dict[str, Rectangle]]:
     """Say where in the whole lies what each file has; what all have is taken from the first."""
     placed: list[dict[str, Rectangle]] = [{} for _ in found]
     for name in dict.fromkeys(name for entries in found for name in entries):
@@ -271,7 +271,7 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
             raise cause if isinstance(cause, OSError) else error from None
 
 
-def _part(name: str, entry: Entry, number: int, shards: int) -> Slice:
+def _part(name: str, entry: Kind, number: int, shards: int) -> Slice:
     """Make room for what one of the GPUs has of a tensor."""
     (shape, dtype), dim = entry, split_dim(name)
     offset, length = [0] * len(shape), list(shape)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.formats.safetensors import write_safetensors
 from llama_cli.model.formats.source import TOKENIZER, Source
+from llama_cli.model.safetensors import write_safetensors
 from llama_cli.model.stored import SUFFIX, Parts, files, save_tensors
 from llama_cli.model.transformer import Transformer
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.formats.safetensors import Entry
+from llama_cli.model.safetensors import Kind
 from llama_cli.model.stored import File, Rectangle, Slice, pour
 from llama_cli.model.transformer import Transformer
 
@@ -49,7 +49,7 @@ class Source:
         return {name: each.dtype for name, each in held if each.dtype}
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, Kind]:
         """Give shape and dtype of each tensor, in the model's order."""
         dtypes = self.dtypes
         return {k: (shape, dtypes[k]) for k, shape in parameter_shapes(self.config).items()}
