@@ -13,8 +13,13 @@ from torch import Tensor
 COLUMNS = 4096  # of a gradient that are turned at once, so that they stay in the cache; ours
 
 
-def times(a_NK: Tensor, b_MK: Tensor) -> Tensor:
+def times(a_NK: Tensor, b_MK: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Give a b', (N, M). Autograd does not see it.
+
+    Args:
+        a_NK: rows.
+        b_MK: columns of the product.
+        out: memory for it or for more rows, which may be used.
 
     >>> times(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])).tolist()
     [[11.0, 17.0]]
@@ -22,7 +27,9 @@ def times(a_NK: Tensor, b_MK: Tensor) -> Tensor:
     if _by_onednn(a_NK):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(a_NK, b_MK, None, "none", [], "")
         return product
-    return a_NK @ b_MK.t()
+    if out is None:
+        return a_NK @ b_MK.t()
+    return torch.mm(a_NK, b_MK.t(), out=out[: len(a_NK)])
 
 
 def plus_times(sum_NM: Tensor, a_NK: Tensor, b_MK: Tensor) -> Tensor:

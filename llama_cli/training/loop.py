@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from llama_cli.errors import LlamaError
 from llama_cli.model.stored import Slice
@@ -25,7 +25,7 @@ from llama_cli.parallel.slices import draw_weights, parts
 from llama_cli.parallel.tensor import sum_shared
 from llama_cli.training.batch import Batch
 from llama_cli.training.loss import Objective
-from llama_cli.training.optimizer import CLIP, count_steps, make_optimizer, moments
+from llama_cli.training.optimizer import clip, count_steps, make_optimizer, moments
 from llama_cli.training.schedule import learning_rate
 from llama_cli.training.settings import Settings
 
@@ -147,7 +147,7 @@ class Trainer:
         return learning_rate(number, steps=s.steps, warmup=s.warmup, peak=s.lr, start=s.warmup_from)
 
     def _update(self, norm: Tensor, lr: float) -> None:
-        clip_grads_with_norm_([part.local for part in self.parts], CLIP, norm)
+        clip(self.optimizer, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -245,6 +245,8 @@ class Trainer:
         return told[0], told[1].sqrt().to(norm.dtype), told[2:]
 
     def _forget_gradients(self) -> None:
+        if self.mesh.size == 1:
+            self.objective.reuse_gradient()
         for part in self.parts:
             part.weight.grad = part.local.grad = None
 

@@ -8,7 +8,8 @@ products are in the dtype of the states.
 
 Where tensor ranks share the head, each has the logits of its part of the vocabulary; they tell
 each other the largest logit of a token, the sum of the exponentials, and the target's logit
-(Shoeybi et al., 2019, section 3). Legend: N tokens, d width, V rows of the head on this rank.
+(Shoeybi et al., 2019, section 3).
+Legend: N tokens, R of them, d width, V rows of the head on this rank.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from llama_cli.model.products import add_outer, times
 from llama_cli.model.transformer import Transformer
 
 ROWS = 512  # tokens whose logits exist at once, in bf16; ours, by measurement
-CACHED_ROWS = 64  # of which a CPU makes the softmax at once: 8 MB stay in its cache; ours
+CACHED_ROWS = 32  # of which a CPU makes the softmax at once: 4 MB stay in its cache; ours
 
 
 class Objective(nn.Module):
@@ -35,8 +36,9 @@ class Objective(nn.Module):
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
+        self._spare: list[Tensor] = []
         # through the head, so that FSDP, which shards it by itself, has its weight there
-        setattr(model.output, "loss", partial(_loss_of, model))  # noqa: B010 (no field of Linear)
+        setattr(model.output, "loss", partial(_loss_of, model, self._spare))  # noqa: B010 (no field of Linear)
 
     def forward(
         self, tokens_BL: Tensor, targets_BL: Tensor, count: Tensor, bounds: Tensor | None = None
@@ -46,12 +48,31 @@ class Objective(nn.Module):
         loss: Tensor = self.model.output.loss(states_BLd, targets_BL, count)  # type: ignore[operator]
         return loss
 
+    def reuse_gradient(self) -> None:
+        """Make the next gradient of the head in the memory of this one, which nobody needs more.
 
-def _loss_of(model: Transformer, states_BLd: Tensor, targets_BL: Tensor, count: Tensor) -> Tensor:
+        Memory that is new to the process costs a CPU more than what is computed in it.
+        """
+        gradient = self.model.output.weight.grad
+        if gradient is not None and gradient.device.type == "cpu":
+            self._spare[:] = [gradient]
+
+
+def _loss_of(
+    model: Transformer,
+    spare: list[Tensor],
+    states_BLd: Tensor,
+    targets_BL: Tensor,
+    count: Tensor,
+) -> Tensor:
     exchange = model.exchange
-    weight = exchange.local(model.output.weight)
     return head_loss(
-        states_BLd.flatten(0, 1), weight, targets_BL.flatten(), count=count, exchange=exchange
+        states_BLd.flatten(0, 1),
+        exchange.local(model.output.weight),
+        targets_BL.flatten(),
+        count=count,
+        exchange=exchange,
+        spare=spare,
     )
 
 
@@ -62,6 +83,7 @@ def head_loss(
     *,
     count: Tensor | None = None,
     exchange: Exchange = ALONE,
+    spare: list[Tensor] | None = None,
 ) -> Tensor:
     """Give the loss of predicting `targets_N` from the normalised states `x_Nd`.
 
@@ -72,13 +94,16 @@ def head_loss(
         count: what the sum of the losses is divided by; None for N.
         exchange: the ranks that share the head. Each gets the whole loss, the gradient of its
             rows, and its part of the gradient of the states.
+        spare: memory for the gradient of the head, which is taken out.
     """
     if count is None:
         count = torch.tensor(len(x_Nd), device=x_Nd.device)
     x_Nd = x_Nd.to(product_dtype(x_Nd))
     if not torch.is_grad_enabled():
         return _sum_alone(x_Nd, weight_Vd, targets_N, exchange) / count
-    loss: Tensor = _HeadLoss.apply(x_Nd, weight_Vd, targets_N, count, exchange)  # type: ignore[no-untyped-call]
+    loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        x_Nd, weight_Vd, targets_N, count, exchange, spare
+    )
     return loss
 
 
@@ -93,12 +118,15 @@ class _HeadLoss(torch.autograd.Function):
         targets_N: Tensor,
         count: Tensor,
         exchange: Exchange,
+        spare: list[Tensor] | None,
     ) -> Tensor:
         near, sums = weight_Vd.to(x_Nd.dtype), widen(x_Nd[:0]).dtype
-        grad_x, grad_weight = torch.empty_like(x_Nd), torch.empty_like(weight_Vd, dtype=sums)
+        grad_x = torch.empty_like(x_Nd)
+        grad_weight = spare.pop() if spare else torch.empty_like(weight_Vd, dtype=sums)
         total = torch.zeros((), device=x_Nd.device, dtype=sums)
+        logits = None  # in the same memory for every part: new memory is slow to touch
         for part in _chunks(x_Nd):
-            logits = times(x_Nd[part], near)
+            logits = times(x_Nd[part], near, out=logits)
             total += _to_gradient(logits, targets_N[part], exchange)
             grad_x[part] = times(logits, near.t())
             add_outer(grad_weight, logits, x_Nd[part], first=part.start == 0)
@@ -107,12 +135,12 @@ class _HeadLoss(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of this loss were given away: it has one backward")
         (grad_x, grad_weight), ctx.gradients = ctx.gradients, None
         scale = grad / ctx.count
-        return grad_x.mul_(scale), grad_weight.mul_(scale), None, None, None
+        return grad_x.mul_(scale), grad_weight.mul_(scale), None, None, None, None
 
 
 def _chunks(x_Nd: Tensor) -> Iterator[slice]:
@@ -124,20 +152,12 @@ def _chunks(x_Nd: Tensor) -> Iterator[slice]:
 
 def _to_gradient(logits_NV: Tensor, targets_N: Tensor, exchange: Exchange) -> Tensor:
     """Turn logits into the gradient of the summed loss in their place; give that loss."""
-    alone = logits_NV.device.type == "cpu" and exchange.size == 1
-    step = CACHED_ROWS if alone else max(1, len(logits_NV))
-    total = logits_NV.new_zeros((), dtype=widen(logits_NV[:0]).dtype)
-    for start in range(0, len(logits_NV), step):
-        part = slice(start, start + step)
-        some_NV, some_N = logits_NV[part], targets_N[part]
-        if alone:
-            loss, grad = _loss_and_gradient_alone(some_NV, some_N)
-        else:
-            loss, grad = _loss_and_gradient(some_NV, some_N, exchange)
-        total += loss
-        if grad is not some_NV:
-            some_NV.copy_(grad)
-    return total
+    if logits_NV.device.type == "cpu" and exchange.size == 1:
+        return _to_gradient_in_cache(logits_NV, targets_N)
+    loss, grad = _loss_and_gradient(logits_NV, targets_N, exchange)
+    if grad is not logits_NV:
+        logits_NV.copy_(grad)
+    return loss
 
 
 def _loss_and_gradient(
@@ -153,20 +173,27 @@ def _loss_and_gradient(
     return loss_N.sum(), exponentials_NV
 
 
-def _loss_and_gradient_alone(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+def _to_gradient_in_cache(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Do the same in fewer passes, on a CPU that has the whole vocabulary.
 
     The logarithm of the sum of the exponentials is found from the largest of the probabilities,
     which is at least 1 / V: top - log p(top).
     """
-    wide, counted_N = widen(logits_NV), targets_N >= 0
-    right = torch.arange(len(wide)), targets_N.clamp(min=0)
-    top_N, right_N = wide.amax(-1), wide[right]
-    torch.softmax(wide, -1, out=wide)
-    loss_N = top_N - wide.amax(-1).log() - right_N
-    wide[right] -= 1
-    wide *= counted_N[:, None]
-    return loss_N.masked_fill(~counted_N, 0.0).sum(), wide
+    wide_RV = torch.empty_like(logits_NV[:CACHED_ROWS], dtype=widen(logits_NV[:0]).dtype)
+    total = wide_RV.new_zeros(())
+    for start in range(0, len(logits_NV), CACHED_ROWS):
+        part = slice(start, start + CACHED_ROWS)
+        some_RV, some_R = logits_NV[part], targets_N[part]
+        p_RV, absent_R = wide_RV[: len(some_R)].copy_(some_RV), some_R < 0
+        right = torch.arange(len(some_R)), some_R.clamp(min=0)
+        top_R, right_R = p_RV.amax(-1), p_RV[right]
+        torch.softmax(p_RV, -1, out=p_RV)
+        loss_R = top_R - p_RV.amax(-1).log() - right_R
+        total += loss_R.masked_fill(absent_R, 0.0).sum()
+        p_RV[right] -= 1
+        p_RV[absent_R] = 0.0  # what does not count has no gradient
+        some_RV.copy_(p_RV)
+    return total
 
 
 def _losses(

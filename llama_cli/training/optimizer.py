@@ -41,6 +41,15 @@ def make_optimizer(parts: Sequence[Part]) -> torch.optim.AdamW:
     return optimizer
 
 
+def clip(optimizer: torch.optim.AdamW, norm: Tensor) -> None:
+    """Let the next step clip gradients of this norm, all together, to CLIP.
+
+    Fused AdamW divides by `grad_scale` what it reads anyway; a pass of its own would read and
+    write every gradient once more. The 1e-6 is that of `torch.nn.utils.clip_grad_norm_`.
+    """
+    optimizer.grad_scale = ((norm + 1e-6) / CLIP).clamp(min=1.0)  # type: ignore[attr-defined]
+
+
 def moments(parts: Sequence[Part], optimizer: torch.optim.AdamW) -> Iterator[Slice]:
     """Yield both moments of every weight, as `exp_avg.NAME` and `exp_avg_sq.NAME`."""
     for part in parts:

@@ -21,7 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed import ProcessGroup, distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
-from torch.nn.utils import clip_grads_with_norm_
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -37,7 +36,7 @@ from llama_cli.parallel.tensor import exchange, split
 from llama_cli.parallel.traffic import Axis, Kind, messages, total_sent
 from llama_cli.training.batch import Batch
 from llama_cli.training.loop import Trainer
-from llama_cli.training.optimizer import CLIP, MOMENTS
+from llama_cli.training.optimizer import MOMENTS, clip
 from llama_cli.training.settings import Settings
 
 KINDS: Mapping[str, Kind] = {
@@ -116,7 +115,7 @@ class _Rehearsed(Trainer):
             gradients = self._gradients()
             states = self._states()
             _, norm, _ = self._agree(loss, gradients, ())
-            clip_grads_with_norm_([part.local for part in self.parts], CLIP, norm)
+            clip(self.optimizer, norm)
             self.optimizer.step()
         numbers = sum(part.local.numel() for part in self.parts)
         return Counted(numbers, states, kept.size, sent.sent)

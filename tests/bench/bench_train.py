@@ -1,7 +1,8 @@
 """Training steps a second and memory of our trainer beside transformers' LlamaForCausalLM.
 
-The 15m, batch 4 x 256, two threads. Steps are taken in turns, and the median of the ratios counts;
-memory is the most that a process of its own had resident, libraries and all.
+The 15m, batch 4 x 256, two threads. Steps are taken in turns, and the median of the ratios counts.
+Ours compiled has its layers compiled, as `llama train` does it; the peer's whole forward is one
+graph, with its loss. Memory is the most that a process of its own had resident, libraries and all.
 """
 
 from __future__ import annotations

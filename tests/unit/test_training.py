@@ -16,6 +16,7 @@ from llama_cli.training import loss as loss_module
 from llama_cli.training.data import Sequences
 from llama_cli.training.loop import Trainer
 from llama_cli.training.loss import head_loss
+from llama_cli.training.optimizer import MOMENTS, clip
 from llama_cli.training.schedule import learning_rate
 from llama_cli.training.settings import RECIPES, Settings, default_batch, default_warmup
 from llama_cli.training.speed import peak_flops, published_peak
@@ -83,6 +84,42 @@ def test_the_loss_of_the_head_is_cross_entropy_with_its_gradients(
 def test_logits_of_hundreds_do_not_overflow_the_loss() -> None:
     x = torch.tensor([[500.0]], requires_grad=True)
     assert head_loss(x, torch.tensor([[1.0], [-1.0]]), torch.tensor([0])).item() == 0.0
+
+
+def test_a_loss_has_one_backward() -> None:
+    x, w = torch.ones(2, 3, requires_grad=True), torch.ones(4, 3, requires_grad=True)
+    loss = head_loss(x, w, torch.tensor([0, 1]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward"):
+        loss.backward()
+
+
+def test_the_gradient_of_the_head_is_made_in_the_memory_it_is_given() -> None:
+    x, w = torch.ones(2, 3), torch.arange(12.0).view(4, 3).requires_grad_()
+    targets, spare = torch.tensor([0, 1]), [torch.full((4, 3), torch.nan)]
+    (fresh,) = torch.autograd.grad(head_loss(x, w, targets), w)
+    address = spare[0].data_ptr()
+    (again,) = torch.autograd.grad(head_loss(x, w, targets, spare=spare), w)
+    assert torch.equal(again, fresh)
+    assert again.data_ptr() == address
+    assert not spare
+
+
+@pytest.mark.parametrize("norm", [0.5, 7.0])
+def test_a_step_clips_as_a_pass_of_its_own_would(norm: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    gradient = torch.randn(1000, generator=draw)
+    gradient *= norm / gradient.norm()
+    one, two = (torch.nn.Parameter(torch.ones(1000)) for _ in range(2))
+    ours, theirs = (torch.optim.AdamW([w], lr=1e-2, fused=True) for w in (one, two))
+    one.grad, two.grad = gradient.clone(), gradient.clone()
+    clip(ours, gradient.norm())
+    torch.nn.utils.clip_grad_norm_([two], 1.0)
+    ours.step()
+    theirs.step()
+    for moment in MOMENTS:
+        assert torch.allclose(ours.state[one][moment], theirs.state[two][moment], atol=0)
+    assert torch.allclose(one, two, atol=0)
 
 
 def test_norms_do_not_decay_and_matrices_do() -> None:
