@@ -158,8 +158,8 @@ class _Watch:
         codes = self.workers.codes
         if any(codes) and not self.first:
             self.first = codes
-            saving = self.asked.first or self.grows or STOPPED in codes
-            self._end = now + (SAVING if saving else PATIENCE)
+            # one that was lost, even to a signal that the others heard, can save nothing with them
+            self._end = now + (SAVING if STOPPED in codes else PATIENCE)
         if now > self._ask:
             self._ask = now + ASK
             self._look_around(now)

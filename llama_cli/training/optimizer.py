@@ -45,9 +45,17 @@ def clip(optimizer: torch.optim.AdamW, norm: Tensor) -> None:
     """Let the next step clip gradients of this norm, all together, to CLIP.
 
     Fused AdamW divides by `grad_scale` what it reads anyway; a pass of its own would read and
-    write every gradient once more. The 1e-6 is that of `torch.nn.utils.clip_grad_norm_`.
+    write every gradient once more. It takes an fp32 scale only, so in fp64 there is that pass. The
+    1e-6 is that of `torch.nn.utils.clip_grad_norm_`.
     """
-    optimizer.grad_scale = ((norm + 1e-6) / CLIP).clamp(min=1.0)  # type: ignore[attr-defined]
+    scale = ((norm + 1e-6) / CLIP).clamp(min=1.0)
+    if norm.dtype == torch.float32:
+        optimizer.grad_scale = scale  # type: ignore[attr-defined]
+        return
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None:
+                weight.grad /= scale
 
 
 def moments(parts: Sequence[Part], optimizer: torch.optim.AdamW) -> Iterator[Slice]:

@@ -130,6 +130,16 @@ def test_a_signal_reaches_every_process(tmp_path: Path, sent: str, heard: str) -
     assert caught.value.exit_code == 75
 
 
+def test_a_process_that_hears_nothing_while_another_is_ended_is_killed(tmp_path: Path) -> None:
+    """As one that waits, within PyTorch, for one that the signal has ended already."""
+    deaf = "rank and signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code = f"{deaf}Path('{tmp_path}', str(rank)).touch()\n" + BOTH.format(tmp_path)
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        run(code + "rank or os.kill(launcher, signal.SIGTERM); time.sleep(60)")
+    assert time.monotonic() - begun < 30
+
+
 def test_ctrl_c_ends_as_ctrl_c(tmp_path: Path) -> None:
     end = "signal.signal(signal.SIGINT, signal.SIG_DFL)\n" + WAIT.format("SIGUSR2", tmp_path)
     with pytest.raises(KeyboardInterrupt):
