@@ -73,14 +73,18 @@ def lacking(directory: Path, files: Files) -> list[str]:
 
 
 def damaged(directory: Path, files: Files, names: Iterable[str]) -> list[str]:
-    """Name those of `names` whose bytes are not what they were; reads them all."""
+    """Name those of `names` whose bytes are not what they were; reads them all.
+
+    Raises:
+        OSError: one is there and cannot be read.
+    """
     return [name for name in names if not _agrees(directory / name, files[name])]
 
 
 def _agrees(path: Path, entry: Entry) -> bool:
     try:
         return Entry.of(path) == entry
-    except OSError:
+    except FileNotFoundError:
         return False
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from llama_cli.model.manifest import (
     write_manifest,
 )
 from llama_cli.model.stored import Slice, files, fill, save_slices
-from llama_cli.model.weights import MODEL, TOKENIZER, checkpoints, is_whole, save_config
+from llama_cli.model.weights import MODEL, PARAMS, TOKENIZER, checkpoints, is_whole, save_config
 from llama_cli.parallel.mesh import ONE, Mesh
 from llama_cli.stream.sync import sync
 from llama_cli.training.loop import Trainer
@@ -132,18 +132,35 @@ def newest(run: Path, mesh: Mesh, say: Callable[[str], None], *, every: int = 1)
 
     Those after it that are damaged are told and set aside, hidden. With `every`, of those whose
     step is a multiple of it.
+
+    Raises:
+        LlamaError: there are checkpoints, and all are damaged.
+        OSError: one cannot be read; which is no reason to take it for damaged.
     """
     due = [found for found in checkpoints(run) if _number(found) % every == 0] if mesh.first else []
+    damaged: dict[Path, str] = {}
     for found in mesh.told(due):
         why_not = mesh.told(_why_not(found) if mesh.first else None)
         why_not = why_not or first_damaged(found, mesh)
         if not why_not:
+            _set_aside(damaged, mesh, say)
             return found
+        damaged[found] = why_not
+    if damaged:
+        found, why_not = next(iter(damaged.items()))
+        raise LlamaError(
+            f"{found / why_not} is damaged, and no older checkpoint is whole",
+            hint="llama train --run ANOTHER",
+        )
+    return None
+
+
+def _set_aside(damaged: Mapping[Path, str], mesh: Mesh, say: Callable[[str], None]) -> None:
+    for found, why_not in damaged.items():
         aside = f".{found.name}.damaged"
         say(f"{found / why_not} is damaged: going back to the one before; set aside as {aside}")
         if mesh.first:
             found.replace(_free(found.with_name(aside)))
-    return None
 
 
 def glance(run: Path) -> Path | None:
@@ -156,13 +173,14 @@ def _free(path: Path) -> Path:
     return path
 
 
-def first_damaged(checkpoint: Path, mesh: Mesh = ONE) -> str | None:
+def first_damaged(checkpoint: Path, mesh: Mesh = ONE, *, only: str = "") -> str | None:
     """Name a file whose bytes are not those that were written, if there is one.
 
-    Every rank calls it, and reads a share of the files.
+    Every rank calls it, and reads a share of the files, or of those whose names begin with `only`.
     """
     held = read_manifest(checkpoint) or {}
-    found = damaged(checkpoint, held, sorted(held)[mesh.rank :: mesh.size])
+    names = sorted(name for name in held if name.startswith(only))
+    found = damaged(checkpoint, held, names[mesh.rank :: mesh.size])
     return next((name for names in mesh.gathered(found) for name in names), None)
 
 
@@ -197,7 +215,7 @@ def restore(checkpoint: Path, trainer: Trainer) -> int:
             mine = [each for each in slices if each.name.startswith(MOMENTS) == (stem == OPTIMIZER)]
             fill(files(checkpoint, stem, near=near), mine)
     except (SafetensorError, FileNotFoundError) as error:
-        raise LlamaError(f"{checkpoint}: {error}", hint=f"rm -r {checkpoint}") from None
+        raise LlamaError(f"{checkpoint}: {error}", hint="llama train --run ANOTHER") from None
     trainer.continue_after(step)
     return step
 
@@ -219,14 +237,18 @@ def _why_not(checkpoint: Path) -> str | None:
         return TRAINER
     try:
         held = read_manifest(checkpoint)
-    except ValueError:
+    except (OSError, ValueError):
         return MANIFEST
     try:
-        files(checkpoint, OPTIMIZER)
+        tensors = files(checkpoint, MODEL) + files(checkpoint, OPTIMIZER)
     except FileNotFoundError as error:
         return Path(error.filename).name
-    wrong = lacking(checkpoint, held or {})
-    return wrong[0] if wrong else None if is_whole(checkpoint) else MODEL
+    if held is None:  # an older version's
+        return None if is_whole(checkpoint) else f"{MODEL}.safetensors"
+    if not {PARAMS, TRAINER, *(path.name for path in tensors)} <= held.keys():
+        return MANIFEST
+    wrong = lacking(checkpoint, held)
+    return wrong[0] if wrong else None if is_whole(checkpoint) else PARAMS
 
 
 def _number(checkpoint: Path) -> int:

@@ -31,6 +31,7 @@ from types import FrameType
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, Interrupted, LlamaError
 from llama_cli.training.meeting import Meeting, World
 from llama_cli.training.place import Place
+from llama_cli.training.stop import TWICE
 
 STOPPED = Interrupted.exit_code
 PASSED_ON = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGUSR1, Signals.SIGHUP)
@@ -160,6 +161,8 @@ class _Watch:
             self.first = codes
             # one that was lost, even to a signal that the others heard, can save nothing with them
             self._end = now + (SAVING if STOPPED in codes else PATIENCE)
+        if self.asked.impatient:
+            self._end = min(self._end, now + PATIENCE)
         if now > self._ask:
             self._ask = now + ASK
             self._look_around(now)
@@ -272,6 +275,8 @@ class _Asked:
 
     def __init__(self) -> None:
         self.first: Signals | None = None
+        self.impatient = False  # the same has come again, and not by two ways at once
+        self._since = 0.0
         self._workers: _Workers | None = None
 
     def note(self, number: int, frame: FrameType | None) -> None:
@@ -282,7 +287,9 @@ class _Asked:
             Interrupted: for the others.
         """
         got = Signals.SIGTERM if number == Signals.SIGHUP else Signals(number)
-        self.first = self.first or got
+        now = time.monotonic()
+        self.impatient = got is self.first and now - self._since > TWICE
+        self.first, self._since = self.first or got, now
         if self._workers:
             self._workers.send(got)
         elif got is Signals.SIGINT:

@@ -83,7 +83,7 @@ def read_log(path: Path) -> Iterator[Line]:
     """Yield the lines of a log, if there is one, up to one cut short by a dying process."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for text in file:
             try:
                 line = json.loads(text)

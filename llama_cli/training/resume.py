@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_cli.errors import LlamaError
+from llama_cli.errors import LlamaError, naming
 from llama_cli.training.checkpoint import (
+    TRAINER,
     about,
     clear_leftovers,
     forget,
+    glance,
     newest,
     step_of,
 )
@@ -75,10 +77,20 @@ def _open(job: Job) -> None:
 
 def _same_run(job: Job) -> None:
     path, wanted = job.run / SETTINGS, job.decisive()
-    if not path.exists():
+    begun = path if path.exists() else _settings_kept(job.run)
+    if begun:
+        _compare(job, _held(begun), wanted)
+    if begun != path:
         _put(path, json.dumps(wanted, indent=2) + "\n")
-        return
-    held = _held(path)
+
+
+def _settings_kept(run: Path) -> Path | None:
+    """Give the settings as a checkpoint has them, which outlive a lost file."""
+    found = glance(run)
+    return found / TRAINER if found else None
+
+
+def _compare(job: Job, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         if held.get(name) != value:
             raise LlamaError(
@@ -90,8 +102,9 @@ def _same_run(job: Job) -> None:
 def _put(path: Path, text: str) -> None:
     """Write a file that is whole or not there."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    with naming(str(path)):
+        part.write_text(text, encoding="utf-8")
+        part.rename(path)
 
 
 def _held(path: Path) -> Mapping[str, Any]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from llama_cli.errors import LlamaError
+from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.model.config import SIZES, ModelConfig
 from llama_cli.model.formats import open_source
 from llama_cli.model.formats.source import Source
-from llama_cli.model.weights import find_checkpoint
+from llama_cli.model.weights import MODEL, find_checkpoint
+from llama_cli.training.checkpoint import first_damaged
 from llama_cli.training.loop import Trainer
 from llama_cli.training.optimizer import MOMENTS
 
@@ -71,7 +72,16 @@ class Start:
             )
 
     def load(self, trainer: Trainer) -> None:
-        """Put its weights into a trainer that has begun."""
+        """Put its weights into a trainer that has begun; every rank calls it.
+
+        Raises:
+            NotReadyError: they are not those that were written.
+        """
+        directory = self.source.directory
+        if wrong := first_damaged(directory, trainer.mesh, only=MODEL):
+            raise NotReadyError(
+                f"{directory / wrong} is damaged", hint="llama train --from ANOTHER"
+            )
         weights = (each for each in trainer.slices() if not each.name.startswith(MOMENTS))
         self.source.pour(weights)
 

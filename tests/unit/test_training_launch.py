@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -175,15 +176,18 @@ follow_launcher(); Path('{tmp_path}', str(os.getpid())).touch(); time.sleep(60)
         time.sleep(0.05)
 
 
-def driver(code: str, place: Place, processes: int = 2) -> subprocess.Popen[str]:
-    """Launch in a process of its own, another machine as it were."""
+def driver(code: str, place: Place, processes: int = 2, wait: str = "") -> subprocess.Popen[str]:
+    """Launch in a process of its own, another machine as it were, once `wait` is over."""
     script = f"""
-import sys
+import os, socket, sys, time
+from pathlib import Path
+import torch.distributed.elastic.rendezvous.dynamic_rendezvous
 from llama_cli.errors import LlamaError
 from llama_cli.training import launch, meeting, pulse
 from llama_cli.training.place import Place
 launch.PATIENCE, meeting.LAST_CALL, pulse.SILENT = 1.0, 1, 5.0
 say = lambda text: print(text, file=sys.stderr, flush=True)
+{wait}
 try:
     launch.launch(launch.Launch({[sys.executable, "-c", HEAD + code]!r}, {processes}, {place!r}, 2,
                                 lambda: 0, say))
@@ -205,23 +209,27 @@ def free_port() -> int:
         return int(door.getsockname()[1])
 
 
-def machines(count: int, fewest: int, code: str, ranks: Sequence[int | None] = (None,) * 4):
-    """Launch as `count` machines that meet at the first, which is there before the others."""
-    port = free_port()
-    places = [Place("launcher", fewest, count, "127.0.0.1", port, ranks[n]) for n in range(count)]
-    first = driver(code, places[0])
-    while not answers(port):
-        assert first.poll() is None, first.communicate()[1]
-        time.sleep(0.05)
-    return [first, *(driver(code, place) for place in places[1:])]
-
-
-def answers(port: int) -> bool:
+FIRST = """
+while len(os.listdir({ready!r})) < {others}: time.sleep(0.01)
+"""
+OTHER = """
+Path({ready!r}, str(os.getpid())).touch()
+while True:
     try:
-        socket.create_connection(("127.0.0.1", port)).close()
+        socket.create_connection(("127.0.0.1", {port})).close()
+        break
     except OSError:
-        return False
-    return True
+        time.sleep(0.01)
+"""
+
+
+def machines(count: int, fewest: int, code: str, ranks: Sequence[int | None] = (None,) * 4):
+    """Launch as `count` machines, all ready before the first is, where they meet."""
+    port, ready = free_port(), tempfile.mkdtemp()
+    waits = [FIRST.format(ready=ready, others=count - 1)]
+    waits += [OTHER.format(ready=ready, port=port)] * (count - 1)
+    places = [Place("launcher", fewest, count, "127.0.0.1", port, ranks[n]) for n in range(count)]
+    return [driver(code, place, wait=wait) for place, wait in zip(places, waits, strict=True)]
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, list[str]]]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import HashStore
 
-from llama_cli.errors import Interrupted, LlamaError
+from llama_cli.errors import Interrupted, LlamaError, NotReadyError
 from llama_cli.model.manifest import read_manifest
 from llama_cli.model.stored import Slice
 from llama_cli.model.weights import find_checkpoint
@@ -27,6 +27,7 @@ from llama_cli.training.job import Job, Listener
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.run import train
 from llama_cli.training.saving import Saver, Shelf
+from llama_cli.training.start import Start
 from tests.unit.training import CONFIG, Ear, job, save, trainer
 
 
@@ -319,14 +320,52 @@ def test_a_file_cut_short_is_told_too(tmp_path: Path) -> None:
     assert ear[1] == "continuing after step 4 of 6"
 
 
-def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(tmp_path: Path) -> None:
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew_by_itself(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(Interrupted):
         train(job(tmp_path), stop_after(1))
     shorten(tmp_path / "run/checkpoint-0000001/model.safetensors")
-    ear = Ear()
-    assert train(job(tmp_path), ear.listener())
-    assert len(ear) == 1
-    assert lines(job(tmp_path), "loss")[0] > 0
+    with pytest.raises(LlamaError, match=r"model\.safetensors is damaged, and no older") as caught:
+        train(job(tmp_path), Ear().listener())
+    assert caught.value.hint == "llama train --run ANOTHER"
+    assert names(tmp_path / "run") == ["checkpoint-0000001"]
+
+
+def test_settings_that_were_lost_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(job(tmp_path), stop_after(1))
+    wanted = job(tmp_path)
+    (wanted.run / "settings.json").unlink()
+    other = replace(wanted, settings=replace(wanted.settings, lr=0.5))
+    with pytest.raises(LlamaError, match="run holds a run with lr"):
+        train(other, Ear().listener())
+    assert train(wanted, Ear().listener())
+
+
+def test_a_manifest_that_leaves_a_file_out_is_damaged(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, trainer()) / "manifest.json"
+    held = json.loads(path.read_text())
+    del held["files"]["optimizer.safetensors"]
+    path.write_text(json.dumps(held))
+    assert glance(tmp_path) is None
+
+
+def test_a_log_of_other_bytes_is_cut_off_and_stops_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(job(tmp_path), stop_after(3))
+    with (tmp_path / "run/log.jsonl").open("ab") as file:
+        file.write(bytes(range(128, 256)))
+    assert train(job(tmp_path), Ear().listener())
+
+
+def test_weights_to_begin_with_are_compared_with_their_hashes(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, 1, trainer())
+    start = Start.find(checkpoint)
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(NotReadyError, match=r"model\.safetensors is damaged"):
+        start.load(trainer())
 
 
 def test_a_damaged_checkpoint_takes_no_place_among_those_kept(tmp_path: Path) -> None:
