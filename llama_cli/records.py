@@ -249,10 +249,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Timings:
+    """What a completion took, in seconds since its prompt was read. Asked for: it is a clock's."""
+
+    first_token: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A prompt and what the model made of it.
 
     `finish` is "eos", "stop" or "length"; `logprobs` are natural logarithms, one a token.
+    What was not asked for is None, and is not written: which `sample` of several it is, the
+    likeliest tokens at each place with their logarithms, and timings.
     """
 
     id: str
@@ -261,9 +271,18 @@ class Completion:
     finish: str
     tokens: list[int]
     logprobs: list[float]
+    seed: int = 0
+    sample: int | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
+    timings: Timings | None = None
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
+        later = {
+            "sample": self.sample,
+            "top_logprobs": self.top_logprobs,
+            "timings": self.timings,
+        }
         return orjson.dumps(
             {
                 "id": self.id,
@@ -272,6 +291,8 @@ class Completion:
                 "finish": self.finish,
                 "tokens": self.tokens,
                 "logprobs": self.logprobs,
+                "seed": self.seed,
+                **{name: value for name, value in later.items() if value is not None},
             }
         )
 

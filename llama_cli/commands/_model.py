@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llama_cli.model.formats.source import Source
     from llama_cli.stream.run import Run
     from llama_cli.tokenizer.bpe import Tokenizer
+    from llama_cli.tokenizer.template import Template
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,14 +61,36 @@ def open_engine(run: Run, model: Path | None, device: str) -> Engine:
         NotReadyError: there is no such model, or no such device.
         LlamaError: the tokenizer beside the model is another's.
     """
+    return load_engine(find_source(run, model), pick_device(device, run.settings.command))
+
+
+def load_engine(
+    source: Source,
+    device: str,
+    *,
+    dtype: str | None = None,
+    quantize: bool = False,
+    deterministic: bool = False,
+    clock: Callable[[], float] | None = None,
+) -> Engine:
+    """Load a model that was found, as it is kept or in another dtype.
+
+    Raises:
+        NotReadyError: it is damaged.
+        LlamaError: the tokenizer beside the model is another's.
+    """
+    import torch
+
     from llama_cli.inference.engine import Engine
     from llama_cli.model.formats.source import load
 
-    source = find_source(run, model)
-    place = pick_device(device, run.settings.command)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
     tokenizer = open_tokenizer(source)
+    transformer = load(source, device=device, dtype=dtypes[dtype], columns=device == "cpu")
     try:
-        return Engine(load(source, device=place, columns=place == "cpu"), tokenizer)
+        return Engine(
+            transformer, tokenizer, quantize=quantize, deterministic=deterministic, clock=clock
+        )
     except ValueError as error:
         raise LlamaError(f"{source.directory}: {error}") from None
 
@@ -103,6 +126,23 @@ def open_tokenizer(source: Source) -> Tokenizer:
             f"no tokenizer at {path}", hint=f"copy {path.name} of the model into {path.parent}"
         )
     return Tokenizer.load(path)
+
+
+def open_template(directory: Path) -> Template:
+    """Give the template that the run of a checkpoint was taught with, or ours.
+
+    Raises:
+        NotReadyError: it is damaged.
+    """
+    from llama_cli.tokenizer.template import TEMPLATE, Template
+
+    for path in (directory / TEMPLATE, directory.parent / TEMPLATE):
+        if path.is_file():
+            try:
+                return Template.from_json(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise NotReadyError(f"{path}: {error}", hint=f"rm {path}") from None
+    return Template()
 
 
 def newest_checkpoint(runs: Path) -> Path:

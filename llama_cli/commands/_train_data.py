@@ -8,8 +8,9 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
+from llama_cli.commands._model import open_template
 from llama_cli.commands._train_options import Options
-from llama_cli.commands._train_start import refuse_tokenizer, template_of
+from llama_cli.commands._train_start import refuse_tokenizer
 from llama_cli.errors import UsageError
 from llama_cli.parallel.mesh import Mesh
 from llama_cli.shards.grow import GROWING
@@ -86,7 +87,7 @@ def _keep_instructions(options: Options, run: Path, where: str, progress: Progre
     tokenizer = Tokenizer.load(options.tokenizer)
     start.refuse_unless(vocab_size=tokenizer.vocab_size)
     refuse_tokenizer(options, start, tokenizer.sha256)
-    template = template_of(start)
+    template = open_template(start.checkpoint)
     keep_instructions(
         where,
         run / "data",

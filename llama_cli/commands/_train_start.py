@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_cli.commands._train_options import Options
-from llama_cli.errors import LlamaError, NotReadyError, UsageError
+from llama_cli.errors import LlamaError, UsageError
 
 if TYPE_CHECKING:
-    from llama_cli.tokenizer.template import Template
     from llama_cli.training.start import Start
 
 SMALLEST = "3m"  # what is trained where nothing is said
@@ -76,21 +75,3 @@ def refuse_tokenizer(options: Options, start: Start, wanted: str) -> None:
             f"{start.checkpoint} was trained with another tokenizer than {options.tokenizer}",
             hint=f"llama train --from {options.start}",
         )
-
-
-def template_of(start: Start) -> Template:
-    """Give the template that a checkpoint's run was taught with, or ours.
-
-    Raises:
-        NotReadyError: it is damaged.
-    """
-    from llama_cli.tokenizer.template import TEMPLATE, Template
-
-    for directory in (start.checkpoint, start.checkpoint.parent):
-        path = directory / TEMPLATE
-        if path.is_file():
-            try:
-                return Template.from_json(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise NotReadyError(f"{path}: {error}", hint=f"rm {path}") from None
-    return Template()

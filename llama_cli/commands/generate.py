@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._completing import completing_options, running_options, set_up
 from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
-from llama_cli.commands._model import model_options, open_engine
-from llama_cli.commands._options import Command, Real, inputs_or_stdin, stream_options
+from llama_cli.commands._model import find_source, load_engine, model_options, open_template
+from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from llama_cli.inference.engine import Engine, Settings
+    from llama_cli.inference.engine import Engine
+    from llama_cli.inference.prompts import Call, Written
+    from llama_cli.inference.rows import Request, Settings
     from llama_cli.model.formats import Kind
-    from llama_cli.records import Completion, Prompt
+    from llama_cli.records import Completion
     from llama_cli.stream.run import Run
+    from llama_cli.tokenizer.template import Template
 
 EXPORT = "llama generate --model runs/first --export hf OUT"
 AHEAD = 128  # prompts read before any is completed; ours
@@ -29,35 +35,14 @@ AHEAD = 128  # prompts read before any is completed; ours
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="Complete this, and read nothing.")
 @model_options
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(0),
-    default=256,
-    show_default=True,
-    help="Longest completion, in tokens.",
-)
-@click.option(
-    "--temperature",
-    type=Real(0),
-    default=0.8,
-    show_default=True,
-    help="0 always takes the most likely token.",
-)
-@click.option(
-    "--top-p",
-    type=Real(0, 1),
-    default=0.95,
-    show_default=True,
-    help="Draw among the likeliest tokens that hold this much probability.",
-)
-@click.option(
-    "--stop", multiple=True, metavar="TEXT", help="End before this text. May be repeated."
-)
+@running_options
+@completing_options
 @click.option(
     "--format",
     type=click.Choice(["jsonl", "text"]),
     help="[default: text on a terminal, jsonl elsewhere]",
 )
+@click.option("--timings", is_flag=True, help="Add to each record how long it took.")
 @click.option(
     "--export",
     nargs=2,
@@ -83,33 +68,38 @@ def command(
     model: Path | None,
     device: str,
     batch: int,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    stop: tuple[str, ...],
+    dtype: str | None,
+    quantize: str | None,
+    threads: int | None,
+    deterministic: bool,
     format: str | None,
+    timings: bool,
     export: tuple[Kind, str] | None,
     shards: int | None,
+    num_samples: int,
+    **asked: Any,
 ) -> None:
     """Complete prompts.
 
-    Reads Prompts (JSON lines with `prompt`, and perhaps `id`), Documents, or plain lines from
-    FILEs or stdin, and writes Completions in the same order, with what ended each: eos, stop
-    or length. On a terminal the text appears as it is made. The same prompt, id and seed give
-    the same completion in any batch.
+    Reads Prompts (JSON lines with `prompt`, and perhaps `id`), Documents, lines of OpenAI's
+    batches, or plain lines from FILEs or stdin, and writes Completions in the same order, with
+    what ended each: eos, stop or length; to a line of a batch, an answer as OpenAI's. On a
+    terminal the text appears as it is made. In fp32 and int8 on a CPU the same prompt, id and
+    seed give the same completion, whatever is completed beside it.
 
     \b
       echo 'def main(' | llama generate --model runs/first
       llama generate prompts.jsonl --temperature 0 -o completions.jsonl
       llama generate --prompt 'Once upon a time' --stop . --seed 7
-      llama generate --model Llama-2-7b-hf --prompt 'Once upon a time'
+      llama generate --prompt 'Once upon a time' --num-samples 3 --top-k 40 --min-p 0.05
+      llama generate --model Llama-2-7b-hf --quantize int8 batch.jsonl -o answers.jsonl
       llama generate --model runs/first --export hf for-transformers
     """
     if prompt and files:
         raise UsageError("give FILEs or --prompt, not both")
-    if "" in stop:
+    if "" in asked["stop"]:
         raise UsageError("--stop '' would end every completion at once")
-    if not all(map(_is_text, (*prompt, *stop))):
+    if not all(map(_is_text, (*prompt, *asked["stop"]))):
         raise UsageError("--prompt and --stop take UTF-8 text")
     if export or shards:
         if not export or prompt or files:
@@ -118,30 +108,29 @@ def command(
         return
     run.inputs = () if prompt else inputs_or_stdin(ctx, files)
 
-    from llama_cli.inference.engine import Settings
-    from llama_cli.inference.prompts import numbered, read_prompt
-    from llama_cli.records import Prompt
+    from llama_cli.inference.rows import Settings
 
-    engine = open_engine(run, model, device)
-    settings = Settings(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=run.seed,
-        stop=stop,
-        batch=batch,
-        ahead=1 if run.settings.line_buffered else max(AHEAD, batch),
+    settings = Settings(seed=run.seed, samples=num_samples, **asked)
+    how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
+    source = find_source(run, model)
+    engine = load_engine(
+        source,
+        how.device,
+        dtype=how.dtype,
+        quantize=how.quantize,
+        deterministic=how.deterministic,
+        clock=time.monotonic if timings else None,
     )
-    run.counts.read = len(prompt)
-    given = (Prompt("", text) for text in prompt) if prompt else run.read(read_prompt)
-    prompts = _checked(run, engine, numbered(given))
+    calls = _calls(run, engine, prompt, settings, open_template(source.directory))
+    ahead = 1 if run.settings.line_buffered else max(AHEAD, batch)
     on_terminal = run.output is None and sys.stdout.isatty()
     if (format or ("text" if on_terminal else "jsonl")) == "jsonl":
-        run.write(engine.generate(prompts, settings))
+        run.write(_answers(run, engine, calls, batch=batch, ahead=ahead))
     elif on_terminal:
-        _stream(run, engine, prompts, settings)
+        _stream(run, engine, calls)
     else:
-        _write_text(run, engine.generate(prompts, settings))
+        requests = _told(run, engine, (each for call in calls for each in call.requests))
+        _write_text(run, engine.answer(requests, batch=batch, ahead=ahead), echo=settings.echo)
 
 
 def _is_text(argument: str) -> bool:
@@ -149,28 +138,58 @@ def _is_text(argument: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
-def _checked(run: Run, engine: Engine, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
-    """Pass prompts on, and tell of those that leave no room for a completion."""
-    for prompt in prompts:
-        if not engine.fits(prompt):
+def _calls(
+    run: Run, engine: Engine, prompts: tuple[str, ...], settings: Settings, template: Template
+) -> Iterator[Call]:
+    from llama_cli.inference.openai import read_call
+    from llama_cli.inference.prompts import asked, numbered
+    from llama_cli.records import Prompt
+
+    if prompts:
+        run.counts.read = len(prompts)
+        return numbered(asked(Prompt("", text), settings) for text in prompts)
+    read = partial(read_call, settings=settings, tokenizer=engine.tokenizer, template=template)
+    return numbered(run.read(read))
+
+
+def _answers(
+    run: Run, engine: Engine, calls: Iterable[Call], *, batch: int, ahead: int
+) -> Iterator[Written]:
+    from llama_cli.inference.prompts import answers
+
+    return answers(
+        calls, lambda asked: engine.answer(_told(run, engine, asked), batch=batch, ahead=ahead)
+    )
+
+
+def _told(run: Run, engine: Engine, requests: Iterable[Request]) -> Iterator[Request]:
+    """Pass requests on, and tell of those that are not as usual."""
+    for request in requests:
+        prompt = request.prompt
+        if not prompt.prompt:
+            run.say(f"prompt '{prompt.id}' is empty: what follows begins a text")
+        elif not engine.fits(prompt):
             run.say(f"prompt '{prompt.id}' leaves no room in {engine.context:,} tokens")
-        yield prompt
+        yield request
 
 
-def _write_text(run: Run, completions: Iterable[Completion]) -> None:
+def _write_text(run: Run, completions: Iterable[Completion], *, echo: bool) -> None:
     from llama_cli.stream.writer import open_output
 
     with open_output(run.output, line_buffered=run.settings.line_buffered) as output:
         for each in run.count(completions):
-            output.write(f"{each.prompt}{each.completion}\n".encode())
+            output.write(f"{'' if echo else each.prompt}{each.completion}\n".encode())
 
 
-def _stream(run: Run, engine: Engine, prompts: Iterable[Prompt], settings: Settings) -> None:
+def _stream(run: Run, engine: Engine, calls: Iterable[Call]) -> None:
     from llama_cli.stream.writer import open_output
 
+    requests = (request for call in calls for request in call.requests)
     with open_output(None) as output:
-        for prompt in run.count(prompts):
-            output.write(prompt.prompt.encode())
-            for piece in engine.stream(prompt, settings):
-                output.write(piece.encode())
-            output.write(b"\n")
+        for request in _told(run, engine, requests):
+            for sample in range(request.settings.samples):
+                run.counts.written += 1
+                output.write(request.prompt.prompt.encode())
+                for piece in engine.stream(request.prompt, request.settings, sample):
+                    output.write(piece.encode())
+                output.write(b"\n")

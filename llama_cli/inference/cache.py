@@ -1,51 +1,78 @@
-"""Keys and values of the tokens already seen, allocated once.
+"""Keys and values of the tokens already seen, each row at a position of its own.
 
-Without it each new token would cost a pass over all earlier ones. The model appends to it
-through the `Cache` protocol of `llama_cli.model.attention`.
-Legend: N layers, B batch, G heads of keys and values, L length, D head width.
+Without them each new token would cost a pass over all earlier ones. A row has a slot; the slot
+of a row that has ended is given to another, and what a prompt left there serves every later
+prompt that begins alike. Legend: N layers, S slots, T places of a slot, H heads of keys and then
+of values, D head width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from llama_cli.model.config import ModelConfig
 
+ROUND = 64  # places that are made at a time; ours
+BLOCK = 32  # tokens of a prompt that are shared, or not, together; ours
 
-class KVCache:
-    """Room for `length` tokens of `batch` rows; `position` tells how many are held."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        batch: int,
-        length: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        shape = (config.layers, batch, config.key_heads, length, config.head_dim)
-        self.k_NBGLD = torch.zeros(shape, device=device, dtype=dtype)
-        self.v_NBGLD = torch.zeros(shape, device=device, dtype=dtype)
-        self.position = 0
+class Cache:
+    """Room for some rows, which grows where it must."""
+
+    def __init__(self, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (config.layers, 0, 0, 2 * config.key_heads, config.head_dim)
+        self.kv_NSTHD = torch.zeros(shape, device=device, dtype=dtype)
+        self.prompts: list[list[int]] = []  # of each slot: the tokens of a prompt that lie there
+
+    @property
+    def slots(self) -> int:
+        """Rows there is room for."""
+        return self.kv_NSTHD.shape[1]
 
     @property
     def length(self) -> int:
-        """Tokens there is room for."""
-        return self.k_NBGLD.shape[3]
+        """Tokens of each row there is room for."""
+        return self.kv_NSTHD.shape[2]
 
-    def extend(self, layer: int, k_BGLD: Tensor, v_BGLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Append to `layer` and return all its keys and values; the last layer moves `position`.
+    def grow(self, slots: int, length: int) -> None:
+        """Make room for as much, at least, and keep what is there."""
+        length = -(-length // ROUND) * ROUND
+        if slots <= self.slots and length <= self.length:
+            return
+        layers, held, places, *rest = self.kv_NSTHD.shape
+        shape = (layers, max(slots, held), max(length, places), *rest)
+        wider = self.kv_NSTHD.new_zeros(shape)
+        wider[:, :held, :places] = self.kv_NSTHD
+        self.kv_NSTHD = wider
+        self.prompts += [[] for _ in range(shape[1] - held)]
 
-        Raises:
-            ValueError: there is no room left.
+    def write(self, layer: int, places_N: Tensor, kv_NHD: Tensor) -> None:
+        """Put keys and values of tokens at `places_N`, each slot * length + position."""
+        self.kv_NSTHD[layer].flatten(0, 1).index_copy_(0, places_N, kv_NHD)
+
+    def nearest(self, ids: Sequence[int]) -> tuple[int, int]:
+        """Name the slot whose prompt begins most as `ids` does, and for how many whole blocks.
+
+        The last token is never among them: what follows it must still be computed.
         """
-        end = self.position + k_BGLD.shape[2]
-        if end > self.length:
-            raise ValueError(f"the cache has room for {self.length} tokens, not {end}")
-        self.k_NBGLD[layer, :, :, self.position : end] = k_BGLD
-        self.v_NBGLD[layer, :, :, self.position : end] = v_BGLD
-        if layer == len(self.k_NBGLD) - 1:
-            self.position = end
-        return self.k_NBGLD[layer, :, :, :end], self.v_NBGLD[layer, :, :, :end]
+        shared = [alike(ids[:-1], prompt) for prompt in self.prompts]
+        best = max(range(len(shared)), key=shared.__getitem__)
+        return best, shared[best]
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Give a slot the first tokens of another."""
+        if source != target:
+            self.kv_NSTHD[:, target, :count] = self.kv_NSTHD[:, source, :count]
+
+
+def alike(ids: Sequence[int], others: Sequence[int]) -> int:
+    """Count the tokens of the whole blocks that both begin with."""
+    count = 0
+    while count + BLOCK <= min(len(ids), len(others)):
+        if ids[count : count + BLOCK] != others[count : count + BLOCK]:
+            break
+        count += BLOCK
+    return count

@@ -1,12 +1,40 @@
-"""Prompts from lines: JSON objects where a line is one, plain text otherwise."""
+"""What to complete, from lines: JSON objects where a line is one, plain text otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
 
 import orjson
 
-from llama_cli.records import Prompt
+from llama_cli.inference.rows import Request, Settings
+from llama_cli.records import Completion, Prompt
+
+
+class Written(Protocol):
+    """What is written for a line: a Completion, or an answer of another form."""
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+
+
+Answer = Callable[[list[Completion]], Written]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one line asks for, and how its completions are written if not as they are."""
+
+    requests: tuple[Request, ...]
+    answer: Answer | None = None
+
+    @property
+    def completions(self) -> int:
+        """Tell how many it asks for."""
+        return sum(request.settings.samples for request in self.requests)
 
 
 def read_prompt(line: bytes) -> Prompt:
@@ -18,24 +46,67 @@ def read_prompt(line: bytes) -> Prompt:
     Raises:
         ValueError: the object has neither `prompt` nor `text`, or the line is not UTF-8.
     """
-    if line.lstrip().startswith(b"{"):
-        try:
-            orjson.loads(line)
-        except orjson.JSONDecodeError:
-            pass  # text that happens to begin with a brace
-        else:
-            return Prompt.from_json(line)
+    if as_object(line) is not None:
+        return Prompt.from_json(line)
     try:
         return Prompt("", line.rstrip(b"\r").decode())
     except UnicodeDecodeError:
         raise ValueError("neither JSON nor UTF-8 text") from None
 
 
-def numbered(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
-    """Give prompts without an id their index, from 0.
+def as_object(line: bytes) -> dict[str, object] | None:
+    """Give the JSON object that a line is, or None for text, which may begin with a brace."""
+    if not line.lstrip().startswith(b"{"):
+        return None
+    try:
+        found: dict[str, object] = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return found
 
-    >>> [prompt.id for prompt in numbered([Prompt("a", ""), Prompt("", "")])]
+
+def asked(prompt: Prompt, settings: Settings) -> Call:
+    """Ask for the completion of one prompt."""
+    return Call((Request(prompt, settings),))
+
+
+def numbered(calls: Iterable[Call]) -> Iterator[Call]:
+    """Give prompts without an id the index of their line, from 0.
+
+    >>> calls = [asked(Prompt(name, ""), Settings()) for name in ("a", "")]
+    >>> [call.requests[0].prompt.id for call in numbered(calls)]
     ['a', '1']
     """
-    for index, prompt in enumerate(prompts):
-        yield prompt if prompt.id else Prompt(str(index), prompt.prompt)
+    for index, call in enumerate(calls):
+        named = [
+            request if request.prompt.id else _named(request, str(index))
+            for request in call.requests
+        ]
+        yield replace(call, requests=tuple(named))
+
+
+def _named(request: Request, name: str) -> Request:
+    return replace(request, prompt=Prompt(name, request.prompt.prompt))
+
+
+def answers(
+    calls: Iterable[Call], complete: Callable[[Iterable[Request]], Iterator[Completion]]
+) -> Iterator[Written]:
+    """Complete what is asked for, and write each answer in its form; `complete` reads ahead."""
+    under_way: deque[Call] = deque()
+
+    def requests() -> Iterator[Request]:
+        for call in calls:
+            if call.requests:
+                under_way.append(call)
+            yield from call.requests
+
+    completions = complete(requests())
+    for first in completions:
+        call = under_way.popleft()
+        rest = islice(completions, call.completions - 1)
+        if call.answer:
+            yield call.answer([first, *rest])
+        else:
+            yield first
+            yield from rest

@@ -1,4 +1,4 @@
-"""Choosing the next token: the most likely one, or a draw from the nucleus.
+"""Choosing the next token: the most likely one, or a draw among the likely ones.
 
 Nucleus sampling (Holtzman et al., 2020, https://arxiv.org/abs/1904.09751) with the rule of
 Meta's released code: in order of falling probability, drop a token when those before it
@@ -19,13 +19,14 @@ FLOORS = (1e-4, 1e-5, 0.0)  # ours: to sort the few likely tokens, and all only 
 COLDEST = 1e-6  # ours: the most likely token has it all, and float32 would overflow
 
 
-def uniform(seed: int, name: str, position: int) -> float:
-    """Give the number in [0, 1) that decides one token of one prompt.
+def uniform(seed: int, name: str, position: int, sample: int = 0) -> float:
+    """Give the number in [0, 1) that decides one token of one sample of one prompt.
 
     >>> uniform(0, "a", 5) == uniform(0, "a", 5) != uniform(0, "b", 5)
     True
     """
-    digest = blake2b(f"{seed} {position} {name}".encode("utf-8", "surrogatepass"), digest_size=8)
+    key = f"{seed}.{sample}" if sample else str(seed)
+    digest = blake2b(f"{key} {position} {name}".encode("utf-8", "surrogatepass"), digest_size=8)
     return (int.from_bytes(digest.digest(), "little") >> 11) / (1 << 53)
 
 
@@ -47,7 +48,62 @@ def nucleus(p_V: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     return p[kept], tokens[order[kept]]
 
 
-def draw(logits_V: Tensor, number: float, *, temperature: float, top_p: float) -> int:
+def likeliest(p_V: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Give the `count` largest probabilities, as parts of their sum, and their tokens, falling.
+
+    Of tokens that are as likely as the last one kept, those with the lowest ids are.
+
+    >>> likeliest(torch.tensor([0.2, 0.4, 0.2, 0.2]), 2)[1].tolist()
+    [1, 0]
+    """
+    least = p_V.topk(count).values[-1]
+    tokens = (p_V >= least).nonzero()[:, 0]
+    p, order = p_V[tokens].double().sort(descending=True, stable=True)
+    return p[:count] / p[:count].sum(), tokens[order[:count]]
+
+
+def kept(
+    p_V: Tensor, *, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Give the probabilities and the tokens to draw among: top-k, of that top-p, of that min-p.
+
+    `min_p` (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082) drops what is less than so
+    many times as likely as the most likely. The order of the three is that of transformers.
+    """
+    if 0 < top_k < len(p_V):
+        p, tokens = likeliest(p_V, top_k)
+        p, order = nucleus(p, top_p)
+        tokens = tokens[order]
+    else:
+        p, tokens = nucleus(p_V, top_p)
+    if min_p > 0:
+        likely = p >= min_p * p.max()
+        p, tokens = p[likely], tokens[likely]
+    return p, tokens
+
+
+def most_likely(logits_BV: Tensor) -> list[int]:
+    """Give the first of the largest of each row: what argmax gives, in a third of the time.
+
+    >>> most_likely(torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, -1.0]]))
+    [1, 0]
+    """
+    largest = logits_BV == logits_BV.amax(-1, keepdim=True)
+    found = dict(reversed(largest.nonzero().tolist()))  # by row, the first one last
+    if len(found) < len(logits_BV):  # a row of NaN has no largest
+        return logits_BV.argmax(-1).tolist()
+    return [found[row] for row in range(len(found))]
+
+
+def draw(
+    logits_V: Tensor,
+    number: float,
+    *,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+) -> int:
     """Choose a token with the uniform `number`; temperature 0 takes the most likely.
 
     >>> draw(torch.tensor([0.0, 1.0]), 0.99, temperature=0, top_p=1.0)
@@ -55,7 +111,8 @@ def draw(logits_V: Tensor, number: float, *, temperature: float, top_p: float) -
     """
     if temperature < COLDEST:
         return int(logits_V.argmax())
-    p, tokens = nucleus((logits_V.float() / temperature).softmax(-1), top_p)
+    p_V = (logits_V.float() / temperature).softmax(-1)
+    p, tokens = kept(p_V, top_p=top_p, top_k=top_k, min_p=min_p)
     ends = p.cumsum(0)
     index = int((ends <= number * ends[-1]).sum())
     return int(tokens[min(index, len(tokens) - 1)])  # a rounded end may equal the whole

@@ -88,6 +88,11 @@ class Tokenizer:
         text: str = self.processor.DecodeIds(list(ids))
         return text
 
+    def piece(self, token: int) -> str:
+        """Give a token as it stands within a text; one of a single byte is named, as <0x0A>."""
+        piece: str = self.processor.IdToPiece(token)
+        return piece.replace("\u2581", " ")
+
 
 def _whole(text: str) -> str:
     """Join halves of surrogate pairs, and replace lone ones, which no UTF-8 can hold."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from llama_cli.inference.engine import Engine, Settings
+from llama_cli.inference.openai import read_call
 from llama_cli.records import Prompt
+from llama_cli.tokenizer.template import Template
 from tests.shell import LLAMA, ROOT, on_terminal, sh
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -102,6 +104,8 @@ def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here):
         ("--prompt x FILE", 2, "give FILEs or --prompt, not both\n"),
         ("--prompt x --stop ''", 2, "--stop '' would end every completion at once\n"),
         ("--prompt x --device tpu", 2, "no device 'tpu'; there are auto, cpu, cuda and cuda:N\n"),
+        ("--prompt x --dtype bf16 --quantize int8", 2, "--quantize is a dtype of its own; "),
+        ("--prompt x --dtype bf16 --deterministic", 2, "--deterministic is in fp32 or int8, not "),
         ("--prompt x --model .", 1, "no checkpoint in .\n  try: llama train"),
     ],
 )
@@ -150,3 +154,94 @@ def test_a_prompt_that_is_no_text_is_wrong_use(tmp_path: Path) -> None:
         2,
         "llama generate: --prompt and --stop take UTF-8 text\n",
     )
+
+
+BODY = {"prompt": "The cat", "max_tokens": 3, "temperature": 0}
+
+
+def line(name: str, url: str = "/v1/completions", **body) -> str:
+    return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}) + "\n"
+
+
+def test_lines_of_openai_batches_are_answered_in_kind(here: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}]
+    (here / "batch").write_text(
+        line("a", **BODY, n=2, logprobs=2)
+        + line("b", prompt=["The", "A"], max_tokens=1)
+        + line("c", "/v1/chat/completions", messages=talk, max_tokens=2)
+        + "plain\n"
+    )
+    done = sh("llama generate batch --max-tokens 4", here)
+    a, b, c, plain = completions(done.stdout)
+    assert [each["custom_id"] for each in (a, b, c)] == ["a", "b", "c"]
+    assert a["response"]["body"]["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 6,
+        "total_tokens": 9,
+    }
+    choices = a["response"]["body"]["choices"]
+    assert [each["index"] for each in choices] == [0, 1]
+    assert choices[0]["text"] == said("a", "The cat", Settings(max_tokens=3, temperature=0))
+    assert choices[0]["finish_reason"] == "length"
+    assert len(choices[0]["logprobs"]["top_logprobs"][0]) == 2
+    assert len(b["response"]["body"]["choices"]) == 2
+    assert c["response"]["body"]["choices"][0]["message"]["role"] == "assistant"
+    assert len(plain["tokens"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (line("x", "/v1/embeddings", **BODY), "an object for /v1/completions or "),
+        (line("x", prompt=3), "field 'prompt' is neither a text nor a list of texts"),
+        (line("x", prompt="a", max_tokens="9"), "field 'max_tokens' is str, not a number"),
+        (line("x", prompt="a", max_tokens=-1), "max_tokens, temperature, top_k and logprobs are"),
+        (line("x", prompt="a", top_p=7), "top_p and min_p lie between 0 and 1"),
+        (line("x", prompt="a", stop=3), "field 'stop' is neither a text nor a list of texts"),
+        (line("x", prompt="a", logprobs=True), "the number of logprobs is not a number"),
+        (line("x", prompt="a", stream=True), "a batch is not streamed"),
+        (line("x", "/v1/chat/completions", messages=[]), "no field 'messages'"),
+        (line("x", "/v1/chat/completions", messages=[{"role": "it"}]), "a message has a text and"),
+    ],
+)
+def test_a_line_of_a_batch_that_cannot_be_is_named(bad: str, message: str) -> None:
+    how = {"tokenizer": tiny_tokenizer(), "template": Template()}
+    with pytest.raises(ValueError, match=message):
+        read_call(bad.encode(), settings=Settings(), **how)
+
+
+def test_a_completion_may_be_asked_for_in_all_its_parts(here: Path) -> None:
+    options = "--num-samples 2 --logprobs 1 --echo --timings --top-k 5 --min-p 0.01 --seed 3"
+    done = sh(f"llama generate -q --prompt 'The cat' --max-tokens 2 {options}", here)
+    one, other = completions(done.stdout)
+    assert (one["sample"], other["sample"], one["seed"]) == (0, 1, 3)
+    assert one["completion"].startswith("The cat")
+    assert len(one["tokens"]) == len(one["logprobs"]) == len(one["top_logprobs"]) == 4
+    assert 0 < one["timings"]["first_token"] <= one["timings"]["seconds"]
+
+
+def test_nothing_in_a_record_depends_on_batch_threads_or_order(here: Path) -> None:
+    (here / "some").write_text("".join(f'{{"id": "{n}", "prompt": "The {n}"}}\n' for n in range(9)))
+    command = "llama generate -q some --max-tokens 8 --deterministic"
+    script = f"{command} --threads 1 --batch 1 > a; {command} --threads 2 --batch 5 > b; cmp a b"
+    script += "; tac some | llama generate -q --max-tokens 8 --deterministic | tac | cmp a -"
+    done = sh(script, here)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_int8_completes(here: Path) -> None:
+    done = sh("llama generate -q --prompt The --quantize int8 --max-tokens 3 --threads 1", here)
+    assert len(completions(done.stdout)[0]["tokens"]) == 3
+
+
+def test_an_empty_prompt_begins_a_text_and_is_told(here: Path) -> None:
+    done = sh("""echo '{"prompt": ""}' | llama generate --max-tokens 2""", here)
+    assert "llama generate: prompt '0' is empty: what follows begins a text\n" in done.stderr
+    assert len(completions(done.stdout)[0]["tokens"]) == 2
+
+
+def test_a_reader_that_leaves_ends_ten_thousand_prompts_in_silence(here: Path) -> None:
+    script = "seq 10000 | llama generate -q --max-tokens 1 | head -5; echo ${PIPESTATUS[1]}"
+    done = sh(script, here)
+    assert len(done.stdout.splitlines()) == 6
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("141", "")

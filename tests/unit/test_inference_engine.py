@@ -1,16 +1,19 @@
 """Completing and scoring: the same for every batch, and as without a cache."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from llama_cli.inference.cache import KVCache
-from llama_cli.inference.engine import Engine, Settings
+from llama_cli.inference.cache import BLOCK
+from llama_cli.inference.engine import Engine, Request, Settings
+from llama_cli.inference.network import Network
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer
-from llama_cli.records import Completion, Prompt
+from llama_cli.records import Completion, Prompt, Timings
 from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
 
 GREEDY = Settings(max_tokens=12, temperature=0)
@@ -82,7 +85,7 @@ def test_completions_come_in_the_order_of_the_prompts(engine):
 
 def test_a_prefill_in_pieces_gives_the_same(engine, monkeypatch):
     whole = complete(engine, GREEDY)
-    monkeypatch.setattr("llama_cli.inference.engine.FORWARD", 10)
+    monkeypatch.setattr("llama_cli.inference.batch.FORWARD", 10)
     assert [each.tokens for each in complete(engine, GREEDY)] == [each.tokens for each in whole]
 
 
@@ -221,17 +224,150 @@ def test_a_pair_that_does_not_fit_is_refused(engine, pair):
         engine.loglikelihood([pair])
 
 
-def test_a_full_cache_takes_no_more():
-    cache = KVCache(CONFIG, batch=1, length=2)
-    three = torch.zeros(1, CONFIG.heads, 3, CONFIG.head_dim)
-    with pytest.raises(ValueError, match="room for 2 tokens, not 3"):
-        cache.extend(0, three, three)
+def ends(engine: Engine, texts=TEXTS, **changes) -> list[tuple]:
+    """Complete, and give all that must not depend on the company a prompt is in, by id."""
+    made = engine.generate(prompts(texts), replace(Settings(max_tokens=20), **changes))
+    return [(each.id, each.tokens, each.logprobs, each.finish) for each in made]
 
 
-def test_the_position_moves_with_the_last_layer():
-    cache = KVCache(CONFIG, batch=1, length=2)
-    one = torch.ones(1, CONFIG.heads, 1, CONFIG.head_dim)
-    assert cache.extend(0, one, one)[0].shape[2] == 1
-    assert cache.position == 0
-    cache.extend(1, one, one)
-    assert cache.position == 1
+MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request) -> Iterator[int]:
+    tiny_model()  # which sets them
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_a_completion_is_the_same_bits_in_any_company(
+    quantize: bool, temperature: float, threads: int
+) -> None:
+    engine = Engine(tiny_model(), tiny_tokenizer(), quantize=quantize)
+    torch.set_num_threads(threads)
+    alone = ends(engine, MIXED, temperature=temperature, batch=1, ahead=1)
+    for batch in (2, 3, 16):
+        assert ends(engine, MIXED, temperature=temperature, batch=batch) == alone
+    given = list(enumerate(MIXED))
+    other = [Prompt(str(number), text) for number, text in reversed(given)]
+    settings = Settings(max_tokens=20, temperature=temperature, batch=4)
+    turned = [(e.id, e.tokens, e.logprobs, e.finish) for e in engine.generate(other, settings)]
+    assert turned[::-1] == alone
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_a_completion_is_the_same_bits_on_any_number_of_threads(quantize: bool) -> None:
+    found = []
+    for threads in (1, 2, 5):
+        engine = Engine(tiny_model(), tiny_tokenizer(), quantize=quantize, deterministic=True)
+        torch.set_num_threads(threads)
+        try:
+            found.append(ends(engine, MIXED))
+        finally:
+            torch.set_num_threads(1)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_beginning_that_prompts_share_is_computed_once(engine, monkeypatch) -> None:
+    begins = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"
+    texts = [f"{begins} The {noun}" for noun in ("cat", "window", "answer", "river")]
+    lengths = [len(engine.tokenizer.encode(text)) for text in texts]
+    assert min(lengths) > BLOCK + 1
+    computed = []
+    states = Network.states
+
+    def counted(self, tokens, pieces, cache):
+        computed.append(len(tokens))
+        return states(self, tokens, pieces, cache)
+
+    monkeypatch.setattr(Network, "states", counted)
+    together = ends(engine, texts, max_tokens=1, temperature=0)
+    assert sum(computed) == sum(lengths) - 3 * BLOCK
+    assert together == ends(engine, texts, max_tokens=1, temperature=0, batch=1, ahead=1)
+
+
+def test_a_row_that_ends_makes_room_for_another(engine, monkeypatch) -> None:
+    """Two long rows and four short ones, two at a time: the short ones pass through one place."""
+    steps = []
+    states = Network.states
+
+    def counted(self, tokens, pieces, cache):
+        steps.append(len(pieces))
+        return states(self, tokens, pieces, cache)
+
+    monkeypatch.setattr(Network, "states", counted)
+    wanted = [(20, "0"), (5, "1"), (5, "2"), (5, "3"), (5, "4")]
+    requests = [
+        Request(Prompt(name, "The cat"), Settings(max_tokens=count, temperature=0))
+        for count, name in wanted
+    ]
+    made = list(engine.answer(requests, batch=2, ahead=8))
+    assert [(each.id, len(each.tokens)) for each in made] == [(n, c) for c, n in wanted]
+    assert steps == [2] * 20
+
+
+def test_samples_differ_and_the_first_is_what_one_alone_would_be(engine) -> None:
+    three = list(engine.generate(prompts(["The"]), Settings(max_tokens=8, samples=3)))
+    one = next(engine.generate(prompts(["The"]), Settings(max_tokens=8)))
+    assert [each.sample for each in three] == [0, 1, 2]
+    assert three[0].tokens == one.tokens
+    assert len({tuple(each.tokens) for each in three}) == 3
+    assert one.sample is None
+
+
+def test_alternatives_are_the_likeliest_tokens_and_their_logprobs(engine) -> None:
+    settings = Settings(max_tokens=3, temperature=0, logprobs=2)
+    made = next(engine.generate(prompts(["The cat"]), settings))
+    assert made.top_logprobs is not None
+    assert [each[0] for each in made.top_logprobs] == [
+        *zip(made.tokens, made.logprobs, strict=True)
+    ]
+    assert all(len(each) == 2 and each[0][1] >= each[1][1] for each in made.top_logprobs)
+
+
+def test_an_echo_has_the_prompt_and_what_the_model_thinks_of_it(engine) -> None:
+    ids = engine.tokenizer.encode(TEXTS[1])
+    settings = Settings(max_tokens=2, temperature=0, echo=True, logprobs=1)
+    made = next(engine.generate([Prompt("x", TEXTS[1])], settings))
+    plain = next(engine.generate([Prompt("x", TEXTS[1])], GREEDY))
+    assert made.completion.startswith(TEXTS[1])
+    assert made.tokens == [*ids[1:], *plain.tokens[:2]]
+    assert made.top_logprobs is not None
+    assert len(made.logprobs) == len(made.tokens) == len(made.top_logprobs)
+    prompt = made.logprobs[: len(ids) - 1]
+    assert sum(prompt) == pytest.approx(engine.loglikelihood([(ids[:1], ids[1:])])[0], abs=1e-3)
+
+
+def test_a_prompt_is_scored_without_a_token_more(engine) -> None:
+    settings = Settings(max_tokens=0, echo=True)
+    made = next(engine.generate([Prompt("x", "The cat")], settings))
+    assert (made.finish, made.completion) == ("length", "The cat")
+    assert len(made.logprobs) == len(engine.tokenizer.encode("The cat")) - 1
+
+
+@pytest.mark.parametrize("text", ["k", "ck?", "k?!.", "!.", "é", "?!.é"])
+def test_a_stop_string_may_begin_and_end_within_tokens(engine, text: str) -> None:
+    said = "ck?!.é"
+    pieces = engine.tokenizer.encode(f"The{said}", bos=False)[1:]
+    assert len(set(pieces)) == len(pieces) > len(said)  # the last character is of two
+    speaker = naming(engine, *pieces, 2)
+    made = complete(speaker, Settings(temperature=0, stop=(text,)), ["The"])[0]
+    assert (made.completion, made.finish) == (said[: said.index(text)], "stop")
+
+
+def test_weights_in_eight_bits_think_nearly_the_same() -> None:
+    plain, eight = (Engine(tiny_model(), tiny_tokenizer(), quantize=q) for q in (False, True))
+    settings = Settings(max_tokens=0, echo=True)
+    one, other = (next(e.generate([Prompt("x", TEXTS[1])], settings)) for e in (plain, eight))
+    assert other.logprobs == pytest.approx(one.logprobs, abs=0.5)
+    assert other.logprobs != one.logprobs
+
+
+def test_the_clock_is_asked_for_timings_only() -> None:
+    ticks = iter(range(1000))
+    engine = Engine(tiny_model(), tiny_tokenizer(), clock=lambda: float(next(ticks)))
+    made = next(engine.generate(prompts(["The"]), Settings(max_tokens=3)))
+    assert made.timings == Timings(first_token=1.0, seconds=3.0)

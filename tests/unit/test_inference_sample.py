@@ -1,9 +1,13 @@
 """Which token is chosen, by arithmetic."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llama_cli.inference.sample import draw, nucleus, uniform
+from llama_cli.inference.sample import draw, kept, most_likely, nucleus, uniform
 
 FOUR = torch.tensor([0.1, 0.4, 0.2, 0.3])
 
@@ -80,3 +84,65 @@ def test_the_number_depends_on_seed_name_and_position_and_nothing_else():
 
 def test_a_temperature_next_to_nothing_takes_the_most_likely() -> None:
     assert draw(torch.tensor([0.0, 1.0, 0.5]), 0.99, temperature=1e-300, top_p=0.95) == 1
+
+
+def by_definition(p: list[float], *, top_k: int, top_p: float, min_p: float) -> dict[int, float]:
+    """Filter one after the other, as the papers say, with sorted lists and sums."""
+    left = sorted(range(len(p)), key=lambda token: (-p[token], token))
+    left = left[: top_k or None]
+    whole, before, nucleus = math.fsum(p[token] for token in left), 0.0, []
+    for token in left:
+        if before / whole <= top_p:
+            nucleus.append(token)
+        before += p[token]
+    left = [token for token in nucleus if p[token] >= min_p * p[nucleus[0]]]
+    whole = math.fsum(p[token] for token in left)
+    return {token: p[token] / whole for token in left}
+
+
+@settings(deadline=None)
+@given(
+    logits=st.lists(st.integers(-60, 60), min_size=2, max_size=60),
+    top_k=st.integers(0, 70),
+    top_p=st.sampled_from([0.0, 0.1, 0.55, 0.9, 0.999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.03, 0.3, 1.0]),
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_what_is_drawn_from_is_what_the_definitions_leave(
+    logits: list[int], top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
+    p_V = (torch.tensor(logits) / 10 / temperature).softmax(-1)
+    p, tokens = kept(p_V, top_k=top_k, top_p=top_p, min_p=min_p)
+    wanted = by_definition(p_V.double().tolist(), top_k=top_k, top_p=top_p, min_p=min_p)
+    edge = math.fsum(sorted(p_V.double().tolist())[::-1])
+    found = dict(zip(tokens.tolist(), (p / p.sum()).tolist(), strict=True))
+    if set(found) != set(wanted):  # a sum of floats may fall on either side of top_p
+        assert len(set(found) ^ set(wanted)) == 1
+        assert edge == pytest.approx(1)
+    else:
+        assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_draws_follow_what_is_left_of_the_probabilities() -> None:
+    options = {"top_k": 3, "top_p": 0.9, "min_p": 0.55}  # of 4/9, 3/9, 2/9 the last is too rare
+    drawn = [
+        draw(FOUR.log(), uniform(3, str(n), 0), temperature=1.0, **options) for n in range(2000)
+    ]
+    assert set(drawn) == {1, 3}
+    assert abs(drawn.count(1) / 2000 - 4 / 7) < 4 * (4 / 7 * 3 / 7 / 2000) ** 0.5
+
+
+@pytest.mark.parametrize(("top_k", "tokens"), [(1, [1]), (2, [1, 3]), (4, [0, 1, 2, 3])])
+def test_so_many_of_the_likeliest_are_kept(top_k: int, tokens: list[int]) -> None:
+    assert sorted(kept(FOUR, top_k=top_k)[1].tolist()) == tokens
+
+
+def test_each_sample_has_numbers_of_its_own() -> None:
+    assert len({uniform(0, "a", 5, sample) for sample in range(4)}) == 4
+    assert uniform(0, "a", 5, 0) == uniform(0, "a", 5)
+
+
+def test_the_first_of_the_largest_is_taken_and_nothing_fails_on_nan() -> None:
+    rows = torch.tensor([[1.0, 3.0, 3.0], [2.0, 0.0, 2.0]])
+    assert most_likely(rows) == rows.argmax(-1).tolist() == [1, 0]
+    assert most_likely(torch.full((1, 3), torch.nan)) == [0]

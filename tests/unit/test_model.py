@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llama_cli.inference.cache import KVCache
 from llama_cli.model.config import SIZES, ModelConfig, swiglu_hidden
 from llama_cli.model.norm import RMSNorm
 from llama_cli.model.rotary import rotary_table, rotate
@@ -160,10 +159,17 @@ def test_grouped_heads_are_heads_whose_keys_and_values_are_alike(kv_heads: int) 
             state[name] = heads.repeat_interleave(4 // kv_heads, 0).flatten(0, 1)
     plain.load_state_dict(state)
     assert torch.allclose(grouped(x), plain(x), atol=1e-5)
-    cache = KVCache(grouped.config, batch=2, length=12)
-    assert cache.k_NBGLD.shape == (2, 2, kv_heads, 12, 32)
-    steps = [grouped(part, cache) for part in x.split([5, 1, 6], dim=1)]
-    assert torch.allclose(torch.cat(steps, 1), grouped(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_cache_holds_as_many_heads_as_keys_have(kv_heads: int) -> None:
+    grouped, x, cache = small(kv_heads=kv_heads), tokens(2, 12), GrowingCache()
+    parts = []
+    for part in x.split([5, 1, 6], dim=1):
+        parts.append(grouped(part, cache))
+        cache.position += part.shape[1]
+    assert cache.held[0][0].shape == (2, kv_heads, 12, 32)
+    assert torch.allclose(torch.cat(parts, 1), grouped(x), atol=1e-5)
 
 
 def test_a_tied_head_is_the_embedding_and_learns_from_both() -> None:

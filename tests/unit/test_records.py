@@ -78,7 +78,7 @@ def test_a_document_serves_as_a_prompt() -> None:
 
 def test_completions_and_scores_are_written_whole() -> None:
     assert Completion("1", "a", "b", "eos", [2], [-0.5]).to_json() == (
-        b'{"id":"1","prompt":"a","completion":"b","finish":"eos","tokens":[2],"logprobs":[-0.5]}'
+        b'{"id":"1","prompt":"a","completion":"b","finish":"eos","tokens":[2],"logprobs":[-0.5],"seed":0}'
     )
     assert Score("piqa", "accuracy", 79.8, None, 0, "characters", {"7B": 79.8}).to_json() == (
         b'{"task":"piqa","metric":"accuracy","value":79.8,"stderr":null,"shots":0,'

@@ -1,0 +1,171 @@
+"""Many rows at once: each step adds a token to every row, and a row that ends makes room.
+
+Rows join when there is a free slot, whatever the others are doing: a step takes prompts of
+new rows and the next tokens of old ones together. A prompt that begins as another did takes
+that beginning from the cache, in whole blocks, which the other computed as it would have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from llama_cli.inference.cache import BLOCK, alike
+from llama_cli.inference.network import Network, Piece
+from llama_cli.inference.rows import Row, whole_text
+from llama_cli.inference.sample import draw, most_likely, uniform
+from llama_cli.tokenizer.bpe import Tokenizer
+
+FORWARD = 2048  # tokens of prompts in one step; ours
+HEAD = 512  # positions whose logits are held at a time; ours: 64 MB at 32,000 pieces
+
+
+class Batch:
+    """The rows that are being completed, at most `size` at a time."""
+
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        *,
+        size: int,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.network, self.tokenizer, self.size, self.clock = network, tokenizer, size, clock
+        self.cache = network.cache()
+        self.rows: list[Row] = []  # by slot
+
+    def step(self, waiting: deque[Row]) -> None:
+        """Admit rows that wait, as many as fit, and add a token to each whose prompt is read."""
+        self._admit(waiting)
+        pieces = self._pieces()
+        tokens = [
+            token
+            for row, each in zip(self.rows, pieces, strict=True)
+            for token in row.ids[each.start : each.start + each.count]
+        ]
+        states_Nd = self.network.states(tokens, pieces, self.cache)
+        self._hold(pieces, states_Nd)
+        self._choose(pieces, states_Nd)
+        self._note_times()
+        self.rows = [row for row in self.rows if row.runs]
+
+    def _note_times(self) -> None:
+        now = self.clock() if self.clock else None
+        for row in self.rows:
+            if row.first is None and row.from_start:
+                row.first = now
+            if row.finish:
+                row.ended = now
+
+    def _admit(self, waiting: deque[Row]) -> None:
+        while waiting and len(self.rows) < self.size:
+            row = waiting[0]
+            self.cache.grow(min(self.size, len(self.rows) + len(waiting)), row.end)
+            source, shared = self.cache.nearest([] if row.settings.echo else row.ids)
+            if any(_soon(other, row) > shared for other in self.rows):
+                return  # in a step or two there is more to share
+            free = sorted(set(range(self.cache.slots)) - {each.slot for each in self.rows})
+            row.slot = source if shared and source in free else free[0]
+            self.cache.copy(source, row.slot, shared)
+            self.cache.prompts[row.slot] = row.ids[:shared]
+            row.held = shared
+            self.rows = sorted([*self.rows, waiting.popleft()], key=lambda each: each.slot)
+
+    def _pieces(self) -> list[Piece]:
+        """Cut what each row brings to this step; prompts are cut where a block ends."""
+        pieces, left = [], FORWARD
+        for row in self.rows:
+            count = len(row.ids) - row.held
+            if count > 1:
+                count = min(count, max(BLOCK, left // BLOCK * BLOCK))
+                left -= count
+            pieces.append(Piece(row.slot, row.held, count))
+        return pieces
+
+    def _hold(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
+        """Note what the cache holds now, and what the model thought of a prompt."""
+        first = 0
+        for row, piece in zip(self.rows, pieces, strict=True):
+            row.held += piece.count
+            if row.held <= row.start:
+                self.cache.prompts[row.slot] = row.ids[: row.held]
+            if row.settings.echo and piece.start < row.start - 1:
+                said = row.ids[piece.start + 1 : min(row.held, row.start - 1) + 1]
+                self._score(row, states_Nd[first : first + len(said)], said)
+            first += piece.count
+
+    def _score(self, row: Row, states_Nd: Tensor, tokens: Sequence[int]) -> None:
+        for at in range(0, len(tokens), HEAD):
+            logp_NV = self.network.logits(states_Nd[at : at + HEAD]).log_softmax(-1)
+            said = tokens[at : at + HEAD]
+            row.logprobs += logp_NV.gather(1, torch.tensor(said)[:, None])[:, 0].tolist()
+            if row.settings.logprobs is not None:
+                row.top += map(_listed, *logp_NV.topk(row.settings.logprobs))
+
+    def _choose(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
+        """Add a token to each row of which all tokens have been read."""
+        ends, rows, first = [], [], 0
+        for row, piece in zip(self.rows, pieces, strict=True):
+            first += piece.count
+            if row.held == len(row.ids):
+                if row.held == row.end:  # only the prompt's probabilities were wanted
+                    row.finish = "length"
+                else:
+                    ends.append(first - 1)
+                    rows.append(row)
+        if rows:
+            every = ends == list(range(len(ends))) and len(states_Nd) == max(2, len(ends))
+            logits_BV = self.network.logits(states_Nd if every else states_Nd[ends])[: len(rows)]
+            self._add(rows, logits_BV, logits_BV.log_softmax(-1))
+
+    def _add(self, rows: Sequence[Row], logits_BV: Tensor, logp_BV: Tensor) -> None:
+        likeliest = most_likely(logits_BV)
+        tokens = [
+            best if row.settings.temperature == 0 else _drawn(row, logits_V)
+            for row, best, logits_V in zip(rows, likeliest, logits_BV, strict=True)
+        ]
+        logps = logp_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
+        for row, token, logp, logp_V in zip(rows, tokens, logps, logp_BV, strict=True):
+            if row.settings.logprobs is not None:
+                row.top.append(_listed(*logp_V.topk(row.settings.logprobs)))
+            row.ids.append(token)
+            row.logprobs.append(logp)
+            row.finish = self._finish(row, token)
+
+    def _finish(self, row: Row, token: int) -> str:
+        if token == Tokenizer.eos:
+            return "eos"
+        stops = row.settings.stop
+        if stops:
+            text = whole_text(row, self.tokenizer)
+            if any(stop in text for stop in stops):
+                return "stop"
+        return "length" if len(row.ids) == row.end else ""
+
+
+def _soon(other: Row, row: Row) -> int:
+    """Count the tokens that could be shared once the other's prompt is in the cache."""
+    if other.held >= other.start or row.settings.echo:
+        return 0
+    return alike(row.ids[:-1], other.ids[: other.start])
+
+
+def _drawn(row: Row, logits_V: Tensor) -> int:
+    settings = row.settings
+    number = uniform(settings.seed, row.prompt.id, row.from_start, row.sample)
+    return draw(
+        logits_V,
+        number,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+    )
+
+
+def _listed(logp_K: Tensor, tokens_K: Tensor) -> list[tuple[int, float]]:
+    return list(zip(tokens_K.tolist(), logp_K.tolist(), strict=True))

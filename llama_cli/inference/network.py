@@ -1,0 +1,237 @@
+"""The model as it is run: all new tokens of all rows in one list, each layer's like weights as one.
+
+    row 0: 5 tokens of a prompt ┐
+    row 3: its next token       ├─▶ 7 rows of activations ─▶ products ─▶ attention, row by row
+    row 4: its next token       ┘
+
+The list has no padding, so rows may be of any lengths, and begin and end when they like. The
+products do not see whose a token is (`products`); attention goes row by row, and over a prompt
+in blocks that lie where they lie in any batch. So a row gets the same bits in any company.
+Legend: N tokens, d width, H heads, G heads of keys and values, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
+
+from llama_cli.inference.cache import BLOCK, Cache
+from llama_cli.inference.products import Product, dense, int8, laid_out
+from llama_cli.kernels.attention import causal_attention, choose
+from llama_cli.model.config import ModelConfig
+from llama_cli.model.rotary import rotary_table
+from llama_cli.model.transformer import Layer, Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New tokens of the row in `slot`, from its position `start`."""
+
+    slot: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens that attend together: a block of one row, or the next tokens of neighbours."""
+
+    first: int  # in the list of tokens
+    slot: int
+    start: int  # of the row that is furthest on
+    count: int  # of each row
+    starts: tuple[int, ...]  # one a row
+
+    @property
+    def rows(self) -> int:
+        """Slots, from `slot` on."""
+        return len(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """One layer's."""
+
+    attention_norm: Tensor
+    wqkv: Product
+    wo: Product
+    ffn_norm: Tensor
+    w13: Product
+    w2: Product
+
+
+class Network:
+    """A model's weights, fused. The model's own become views of them, or go if they are int8.
+
+    Products give the same bits on any number of threads, PyTorch's attention on a CPU other ones
+    on one thread than on several. If it is to be `deterministic`, it has one thread.
+    """
+
+    def __init__(
+        self, model: Transformer, *, quantize: bool = False, deterministic: bool = False
+    ) -> None:
+        self.attend = self._attend_alone if deterministic else self._attend
+        self.config: ModelConfig = model.config
+        weight = model.tok_embeddings.weight.detach()
+        self.device, self.dtype = weight.device, torch.float32 if quantize else weight.dtype
+        choose(self.device, self.dtype, self.config.head_dim)  # tells of a wrong name now
+        self.quantize = quantize
+        self.norm = model.norm.weight.detach().to(self.dtype)
+        self.layers = [self._layer(layer) for layer in model.layers]  # type: ignore[arg-type]
+        self.head = self._fused([model.output])
+        self.embedding = model.tok_embeddings.weight.detach()  # the head's, if they are tied
+        self.turns = torch.empty(0)
+
+    def cache(self) -> Cache:
+        """Make one without any room."""
+        return Cache(self.config, device=self.device, dtype=self.dtype)
+
+    @torch.inference_mode()
+    def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Cache) -> Tensor:
+        """Give what the head reads of each token (N, d), and add the tokens to the cache.
+
+        A single token comes back twice: products want two rows.
+        """
+        at = [place for each in pieces for place in range(each.start, each.start + each.count)]
+        slots = [each.slot for each in pieces for _ in range(each.count)]
+        if len(tokens) == 1:
+            tokens, at, slots = [*tokens] * 2, at * 2, slots * 2
+        ids_N, at_N, slots_N = torch.tensor([tokens, at, slots], device=self.device)
+        turns_N = self._turns(cache.length)[at_N][:, None]
+        spans = list(spans_of(pieces, apart=self.device.type == "cpu"))
+        places_N = slots_N * cache.length + at_N
+        x_Nd = embedding(ids_N, self.embedding).to(self.dtype)
+        for index, layer in enumerate(self.layers):
+            n_Nd = self._normal(x_Nd, layer.attention_norm)
+            qkv_NHD = self._turned(layer.wqkv(n_Nd), turns_N)
+            q_NHD, kv_NHD = qkv_NHD.tensor_split([self.config.heads], 1)
+            cache.write(index, places_N, kv_NHD)
+            x_Nd = layer.wo(self.attend(q_NHD, cache.kv_NSTHD[index], spans).flatten(1)).add_(x_Nd)
+            a, b = layer.w13(self._normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
+            x_Nd = layer.w2(silu(a).mul_(b)).add_(x_Nd)
+        return self._normal(x_Nd, self.norm)
+
+    @torch.inference_mode()
+    def logits(self, states_Nd: Tensor) -> Tensor:
+        """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
+        pair_Nd = states_Nd if len(states_Nd) > 1 else states_Nd.repeat(2, 1)
+        return self.head(pair_Nd)[: len(states_Nd)].float().cpu()
+
+    def _layer(self, layer: Layer) -> _Weights:
+        attention, feed_forward = layer.attention, layer.feed_forward
+        return _Weights(
+            layer.attention_norm.weight.detach().to(self.dtype),
+            self._fused([attention.wq, attention.wk, attention.wv]),
+            self._fused([attention.wo]),
+            layer.ffn_norm.weight.detach().to(self.dtype),
+            self._fused([feed_forward.w1, feed_forward.w3]),
+            self._fused([feed_forward.w2]),
+        )
+
+    def _fused(self, parts: Sequence[nn.Linear]) -> Product:
+        weights = [part.weight.detach() for part in parts]
+        if self.quantize:
+            for part in parts:
+                del part.weight
+            return int8(torch.cat(weights) if len(weights) > 1 else weights[0])
+        whole = laid_out(torch.cat(weights) if len(weights) > 1 else weights[0])
+        for part, view in zip(parts, torch.split(whole, [len(w) for w in weights]), strict=True):
+            part.weight.data = view
+        return dense(whole)
+
+    def _normal(self, x_Nd: Tensor, weight: Tensor) -> Tensor:
+        return rms_norm(x_Nd, weight.shape, weight, self.config.norm_eps)
+
+    def _turns(self, length: int) -> Tensor:
+        """Give the rotation of each position, as complex numbers."""
+        if len(self.turns) < length:
+            config = self.config
+            table = rotary_table(0, length, config.head_dim, config.rope_theta, self.device)
+            self.turns = torch.complex(*table)
+        return self.turns
+
+    def _turned(self, qkv_Nd: Tensor, turns_N: Tensor) -> Tensor:
+        """Cut rows into heads, of which queries and keys are turned to their position."""
+        config = self.config
+        qkv_NHD = qkv_Nd.view(len(qkv_Nd), -1, config.head_dim)
+        turned = qkv_NHD[:, : config.heads + config.key_heads]
+        wide = turned.float() if self.dtype != torch.float32 else turned
+        torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(turns_N)
+        if wide is not turned:
+            turned.copy_(wide)
+        return qkv_NHD
+
+    def _attend_alone(self, q_NHD: Tensor, kv_STHD: Tensor, spans: Sequence[Span]) -> Tensor:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._attend(q_NHD, kv_STHD, spans)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _attend(self, q_NHD: Tensor, kv_STHD: Tensor, spans: Sequence[Span]) -> Tensor:
+        if len(spans) == 1:
+            count = spans[0].rows * spans[0].count
+            return _span(q_NHD[:count], kv_STHD, spans[0]).expand(len(q_NHD), -1, -1)
+        out_NHD = torch.empty_like(q_NHD)
+        for span in spans:
+            part = slice(span.first, span.first + span.rows * span.count)
+            out_NHD[part] = _span(q_NHD[part], kv_STHD, span)
+        return out_NHD
+
+
+def spans_of(pieces: Sequence[Piece], *, apart: bool) -> Iterator[Span]:
+    """Join the next tokens of neighbours; `apart`, only of those at the same place, and by blocks.
+
+    >>> pieces = [Piece(0, 9, 1), Piece(1, 9, 1), Piece(2, 5, 1), Piece(4, 5, 1)]
+    >>> [[(s.slot, s.rows) for s in spans_of(pieces, apart=apart)] for apart in (True, False)]
+    [[(0, 2), (2, 1), (4, 1)], [(0, 3), (4, 1)]]
+    """
+    first, held = 0, None
+    for piece in pieces:
+        if held and _follows(held, piece, apart=apart):
+            start = max(held.start, piece.start)
+            held = Span(held.first, held.slot, start, 1, (*held.starts, piece.start))
+        else:
+            *before, last = _cut(first, piece, blocks=apart)
+            yield from [held, *before] if held else before
+            held = last
+        first += piece.count
+    if held:
+        yield held
+
+
+def _follows(span: Span, piece: Piece, *, apart: bool) -> bool:
+    beside = span.count == piece.count == 1 and span.slot + span.rows == piece.slot
+    return beside and (span.start == piece.start or not apart)
+
+
+def _cut(first: int, piece: Piece, *, blocks: bool) -> Iterator[Span]:
+    at, end = piece.start, piece.start + piece.count
+    while at < end:
+        stop = min(end, at - at % BLOCK + BLOCK) if blocks else end
+        yield Span(first + at - piece.start, piece.slot, at, stop - at, (at,))
+        at = stop
+
+
+def _span(q_NHD: Tensor, kv_STHD: Tensor, span: Span) -> Tensor:
+    """Attend from the tokens of a span to those before them, and themselves."""
+    end = span.start + span.count
+    kv = kv_STHD[span.slot : span.slot + span.rows, :end].transpose(1, 2)
+    k, v = kv.chunk(2, 1)  # (B, G, T, D)
+    if span.count > 1:
+        return causal_attention(q_NHD.transpose(0, 1)[None], k, v)[0].transpose(0, 1)
+    seen = _seen(span, kv.device) if min(span.starts) < span.start else None
+    grouped = q_NHD.shape[1] != k.shape[1]
+    q = q_NHD[:, :, None]  # (B, H, 1, D)
+    return scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=grouped)[:, :, 0]
+
+
+def _seen(span: Span, device: torch.device) -> Tensor:
+    """Mark the places that each row has filled, (B, 1, 1, T)."""
+    starts = torch.tensor(span.starts, device=device)[:, None, None, None]
+    return torch.arange(span.start + 1, device=device) <= starts

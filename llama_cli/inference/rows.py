@@ -1,0 +1,126 @@
+"""A prompt with its completion while it grows, and what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from llama_cli.inference.text import cut
+from llama_cli.records import Completion, Prompt, Timings
+from llama_cli.tokenizer.bpe import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to complete. Defaults of temperature, top-p and length are the released code's."""
+
+    max_tokens: int = 256
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 0  # 0: any number
+    min_p: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    samples: int = 1
+    logprobs: int | None = None  # alternatives to each token that are told
+    echo: bool = False
+    batch: int = 16  # ours
+    ahead: int = 128  # rows read before the first has ended; ours
+
+    def __post_init__(self) -> None:
+        least = (self.max_tokens, self.temperature, self.top_k, self.logprobs or 0)
+        if min(least) < 0 or min(self.batch, self.ahead, self.samples) < 1:
+            raise ValueError(
+                "max_tokens, temperature, top_k and logprobs are at least 0, "
+                "batch, ahead and samples 1"
+            )
+        if not (0 <= self.top_p <= 1 and 0 <= self.min_p <= 1) or "" in self.stop:
+            raise ValueError("top_p and min_p lie between 0 and 1, and a stop string is not empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and how to complete it."""
+
+    prompt: Prompt
+    settings: Settings
+
+
+@dataclass(slots=True)
+class Row:
+    """One completion of a prompt."""
+
+    prompt: Prompt
+    settings: Settings
+    sample: int  # which of several
+    ids: list[int]  # the prompt's, then the completion's
+    start: int  # where the completion begins
+    end: int  # where it must end
+    began: float | None = None  # by the clock, if there is one
+    first: float | None = None  # when its first token came
+    ended: float | None = None
+    finish: str = ""  # while it goes on
+    slot: int = -1
+    held: int = 0  # tokens that are in the cache
+    logprobs: list[float] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+
+    @property
+    def runs(self) -> bool:
+        """Say whether the model has something to do for it."""
+        return not self.finish
+
+    @property
+    def from_start(self) -> int:
+        """Tell how many tokens the completion has."""
+        return len(self.ids) - self.start
+
+
+def rows_of(
+    request: Request, tokenizer: Tokenizer, context: int, clock: Callable[[], float] | None
+) -> Iterator[Row]:
+    """Begin each sample of a request; one that has nothing to be computed has ended."""
+    ids, settings = tokenizer.encode(request.prompt.prompt), request.settings
+    end = min(context, len(ids) + settings.max_tokens)
+    scored = settings.echo and 1 < len(ids) <= context
+    finish = "" if len(ids) < end or scored else "length"
+    for sample in range(settings.samples):
+        row = Row(request.prompt, settings, sample, list(ids), len(ids), end, finish=finish)
+        row.began = clock() if clock else None
+        yield row
+
+
+def whole_text(row: Row, tokenizer: Tokenizer) -> str:
+    """Give all that was made, as it stands after the prompt."""
+    return tokenizer.decode(row.ids)[len(tokenizer.decode(row.ids[: row.start])) :]
+
+
+def text(row: Row, tokenizer: Tokenizer) -> str:
+    """Give what was made, up to the first stop string."""
+    return cut(whole_text(row, tokenizer), row.settings.stop)
+
+
+def completion(row: Row, tokenizer: Tokenizer) -> Completion:
+    """Make the record of a row that has ended."""
+    settings, echo = row.settings, row.settings.echo
+    scored = echo and (row.held > 0 or row.start == 1)
+    return Completion(
+        id=row.prompt.id,
+        prompt=row.prompt.prompt,
+        completion=echo * row.prompt.prompt + text(row, tokenizer),
+        finish=row.finish,
+        tokens=row.ids[1 if scored else row.start :],
+        logprobs=row.logprobs,
+        seed=settings.seed,
+        sample=row.sample if settings.samples > 1 else None,
+        top_logprobs=None if settings.logprobs is None else row.top,
+        timings=_timings(row),
+    )
+
+
+def _timings(row: Row) -> Timings | None:
+    if row.began is None:
+        return None
+    ended = row.began if row.ended is None else row.ended  # at once, if nothing was computed
+    first = ended if row.first is None else row.first
+    return Timings(first_token=first - row.began, seconds=ended - row.began)

@@ -1,0 +1,104 @@
+"""Greedy tokens a second on one thread of a CPU, beside transformers' generate.
+
+A random LLaMA of the shape of stories15M (15.2 M parameters, a tied head), 200 tokens after a
+prompt. The seconds are the thread's own, so that a busy machine counts less; rounds are taken in
+turns. In fp32 the tokens must be the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llama_cli.inference.engine import Engine, Settings
+from llama_cli.model.formats import open_source
+from llama_cli.model.formats.source import load
+from llama_cli.records import Prompt
+from llama_cli.tokenizer.bpe import Tokenizer
+from tests.bench.run import Row
+
+ROUNDS, TOKENS, MANY = 5, 200, 32
+TEXT = "Once upon a time there was a"
+
+
+def rows() -> Iterator[Row]:
+    """Measure transformers with a row, and ours with one and with many, in fp32 and int8."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as directory:
+        peer = stories(Path(directory))
+        engines = {name: _engine(Path(directory), quantize=name == "int8") for name in KINDS}
+    prompt = torch.tensor([engines["fp32"].tokenizer.encode(TEXT)])
+    wanted = _by_peer(peer, prompt)
+    cases = [(name, batch) for name in KINDS for batch in (1, MANY)]
+    spent: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    ratios: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    seconds = []
+    for _ in range(ROUNDS):
+        seconds.append(_seconds(lambda: _by_peer(peer, prompt)))
+        for name, batch in cases:
+            taken = _seconds(lambda name=name, batch=batch: _ours(engines[name], batch))
+            spent[name, batch].append(taken)
+            ratios[name, batch].append(batch * seconds[-1] / taken)
+    same = all(each == wanted for batch in (1, MANY) for each in _ours(engines["fp32"], batch))
+    assert same, "other tokens than those of transformers"
+    for name, batch in cases:
+        yield Row(
+            f"generate, {name}, {batch} row{'s' if batch > 1 else ''}",
+            f"{batch * TOKENS / median(spent[name, batch]):,.0f} tokens/s",
+            f"{TOKENS / median(seconds):,.0f} tokens/s with one row",
+            median(ratios[name, batch]),
+        )
+
+
+KINDS = ("fp32", "int8")
+
+
+def stories(directory: Path) -> LlamaForCausalLM:
+    """Make a random model of transformers, and keep it in `directory`."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=288,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        vocab_size=32_000,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    (directory / "tokenizer.model").write_bytes(Tokenizer.load().model)
+    return model
+
+
+def _engine(directory: Path, *, quantize: bool) -> Engine:
+    model = load(open_source(directory), columns=True)
+    return Engine(model, Tokenizer.load(), quantize=quantize)
+
+
+def _by_peer(model: LlamaForCausalLM, prompt: torch.Tensor) -> list[int]:
+    with torch.inference_mode():
+        mask = torch.ones_like(prompt)
+        made = model.generate(
+            prompt, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0
+        )
+    return made[0, prompt.shape[1] :].tolist()
+
+
+def _ours(engine: Engine, batch: int) -> list[list[int]]:
+    settings = Settings(max_tokens=TOKENS, temperature=0, batch=batch)
+    prompts = [Prompt(str(number), TEXT) for number in range(batch)]
+    return [each.tokens for each in engine.generate(prompts, settings)]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
