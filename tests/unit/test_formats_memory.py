@@ -23,7 +23,6 @@ LARGE = ModelConfig(dim=768, layers=8, heads=12, hidden=1792, vocab_size=2000, k
 SCRIPT = """
 import sys
 from pathlib import Path
-from llama_cli.inference.engine import _lay_out
 from llama_cli.model.formats import open_source
 from llama_cli.model.formats.source import load
 
@@ -38,8 +37,6 @@ opened(sys.argv[1])  # what is loaded with the first model is not the model's
 before = resident("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 model = opened(sys.argv[2])
-if sys.argv[3] == "columns":
-    _lay_out(model)  # as an engine does
 print(resident("VmHWM") - before, sum(weight.nbytes for weight in model.parameters()))
 """
 
