@@ -1,0 +1,96 @@
+"""What passes between the stages of an evaluation, one JSON line a row.
+
+    render ─▶ Request ─▶ score, complete ─▶ Response ─▶ grade ─▶ Graded ─▶ summarise ─▶ Score
+
+A Request holds all that a model must be given, in text, and what grading needs beside the answer
+(`gold`); a Response is its Request and what a model made of it. So grading needs no model and no
+files of a benchmark, and anything that reads and writes JSON lines can be the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+Kind = Literal["score", "complete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row as a model is given it.
+
+    Of kind "score", the likelihood of each of `pairs` (a context, and what continues it) is
+    wanted; of kind "complete", `samples` continuations of `prompt`. `gold` and `meta` are the
+    task's own: what is right, and what the row is counted under. `max_tokens` and `stop` end a
+    continuation; temperature 0 is greedy.
+    """
+
+    task: str
+    id: str
+    kind: Kind
+    gold: Any
+    pairs: Sequence[tuple[str, str]] = ()
+    prompt: str = ""
+    stop: Sequence[str] = ()
+    max_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Request:
+        """Read one line.
+
+        Raises:
+            ValueError: it is no request.
+        """
+        return cls(**_known(line, cls))
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A Request and what a model made of it.
+
+    `logprobs` and `greedy` have one entry a pair: the summed natural logarithm of the
+    continuation's probability, and whether each of its tokens was the likeliest. `tokens` counts
+    those of each continuation. `completions` has one text a sample. `model` names what answered.
+    """
+
+    request: Request
+    model: str = ""
+    logprobs: Sequence[float] = ()
+    greedy: Sequence[bool] = ()
+    tokens: Sequence[int] = ()
+    completions: Sequence[str] = ()
+    truncated: bool = False  # the context lost its beginning to fit
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Response:
+        """Read one line.
+
+        Raises:
+            ValueError: it is no response.
+        """
+        row = _known(line, cls)
+        return cls(**{**row, "request": Request(**row["request"])})
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(asdict(self))
+
+
+def _known(line: bytes, cls: type) -> dict[str, Any]:
+    row = orjson.loads(line)
+    names = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    if not isinstance(row, dict) or not names >= set(row):
+        raise ValueError(f"a {cls.__name__.lower()} has the fields {', '.join(sorted(names))}")
+    return row
