@@ -88,6 +88,36 @@ class Response:
         return orjson.dumps(asdict(self))
 
 
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What one row counts for.
+
+    `values` has one for each of the task's metrics, 0 or 1 where the row is right or wrong. `meta`
+    is that of its Request, to count by category; `answer` is what was taken as the model's.
+    """
+
+    task: str
+    id: str
+    values: Mapping[str, float]
+    answer: Any = None
+    gold: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Graded:
+        """Read one line.
+
+        Raises:
+            ValueError: it is no graded row.
+        """
+        return cls(**_known(line, cls))
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        return orjson.dumps(asdict(self))
+
+
 def _known(line: bytes, cls: type) -> dict[str, Any]:
     row = orjson.loads(line)
     names = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
