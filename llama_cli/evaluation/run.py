@@ -55,9 +55,7 @@ def answer(
     """
     for ahead in _ahead(questions, batch):
         pairs = [_pairs(question, engine) for question in ahead]
-        scores = iter(
-            engine.loglikelihood([_fit(pair, engine) for pair in chain(*pairs)], batch=batch)
-        )
+        scores = iter(engine.loglikelihood([_fit(pair, engine) for pair in chain(*pairs)]))
         for question, own in zip(ahead, pairs, strict=True):
             likelihoods = list(islice(scores, len(own)))
             yield Answer(
@@ -74,7 +72,7 @@ def measure(
     """Give the code length of each document, from its begin mark to its last token."""
     for cut in _cut(documents, engine, batch * AHEAD):
         pairs = list(chain(*(own for _, own in cut)))
-        scores = iter(engine.loglikelihood(pairs, batch=batch))
+        scores = iter(engine.loglikelihood(pairs))
         for document, own in cut:
             yield Length(
                 task=task.name,
