@@ -219,8 +219,8 @@ def to_int8(weight_MK: Tensor) -> Matrix:
         part = weight_MK[at : at + AT_ONCE].float()
         scale = part.abs().amax(1).clamp_min_(SMALLEST).div_(127)
         rounded = (part / scale[:, None]).round_()
-        scale_M[at : at + AT_ONCE] = scale
-        zero_M[at : at + AT_ONCE] = rounded.sum(1) * 128
+        scale_M[at : at + len(part)] = scale
+        zero_M[at : at + len(part)] = rounded.sum(1) * 128
         short = (0, 4 * fours - width, 0, -len(part) % BESIDE)
         filled = torch.nn.functional.pad(rounded, short).view(-1, BESIDE, fours, 4)
         whole[at // BESIDE :][: len(filled)] = filled.transpose(1, 2)
