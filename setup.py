@@ -54,6 +54,7 @@ DEVELOP = [
     "pytest>=8",
     "pytest-cov>=5",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
     "transformers>=4.45",
 ]
