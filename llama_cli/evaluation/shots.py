@@ -41,9 +41,13 @@ def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, .
     if count == 0:
         return Shown()
     if shots is None:
-        raise UsageError(f"{task.name} is asked without worked examples: --shots 0")
-    if written := texts or shots.texts:
-        return Shown({"": list(written if texts else written[:count])})
+        raise UsageError(f"{task.name} is asked without worked examples", hint="--shots 0")
+    if texts:
+        return Shown({"": list(texts)})
+    if shots.texts:
+        if count > len(shots.texts):
+            raise UsageError(f"{task.name}: {count} shots are wanted, there are {len(shots.texts)}")
+        return Shown({"": list(shots.texts[:count])})
     found = shots.files.find(data.directories) if shots.files else None
     rows = shots.files.read(found) if shots.files and found else data.rows(task)
     picked = _picked(rows, shots, count, seed)

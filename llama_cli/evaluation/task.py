@@ -115,7 +115,6 @@ class Task:
     id: Callable[[Row], Any] = lambda row: row.get("id")  # None is the row's number from 0
     groups: Callable[[Row], Sequence[str]] = lambda row: ()  # what it is counted under as well
     scale: float = 100.0  # a right row adds so much to the mean; 1 for fractions
-    samples: int = 1
     reported: Figures = field(default_factory=dict)  # the paper's, in the unit of the result
     by_shots: Mapping[int, Figures] = field(default_factory=dict)  # where `reported` depends on it
     by_group: Mapping[str, Figures] = field(default_factory=dict)

@@ -33,6 +33,4 @@ def _measured(response: Response) -> Mark:
         "bits": -response.logprobs[0] / math.log(2),
         "bytes": float(len(text.encode("utf-8", "surrogatepass"))),
     }
-    if response.tokens:
-        values["tokens"] = float(response.tokens[0])
-    return Mark(values)
+    return Mark(values, meta={"tokens": response.tokens[0]} if response.tokens else {})
