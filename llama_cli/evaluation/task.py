@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llama_cli.errors import NotReadyError
+from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.evaluation.request import Request, Response
 from llama_cli.evaluation.rows import Files, Row
 
 if TYPE_CHECKING:
     from llama_cli.evaluation.sandbox.result import Result
 
-__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools"]
+__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools", "each"]
 
 Figures = Mapping[str, float]  # by model size: "7B", "13B", "33B", "65B"
 Scorer = Callable[[Sequence[str]], Sequence[float]]  # a number from 0 to 1 for each text
@@ -54,6 +54,22 @@ class Tools:
                 f"no scorer of {name} to grade with", hint="llama eval grade --help"
             )
         return self.scorers[name]
+
+
+def each(mark: Callable[[Response], Mark], responses: Iterable[Response]) -> Iterator[Mark]:
+    """Mark responses one by one.
+
+    Raises:
+        LlamaError: one does not hold what its task asks.
+    """
+    for response in responses:
+        try:
+            marked = mark(response)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            request = response.request
+            what = f"{type(error).__name__}: {error}"
+            raise LlamaError(f"{request.task} {request.id}: not to be graded ({what})") from None
+        yield marked
 
 
 class Kind(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Documents:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Measure each."""
-        return map(_measured, responses)
+        return each(_measured, responses)
 
 
 def _measured(response: Response) -> Mark:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Reasoning:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Mark each response."""
-        return map(self.mark, responses)
+        return each(self.mark, responses)
 
     def mark(self, response: Response) -> Mark:
         """Count votes; solutions without an answer have none, and the first of equals wins."""

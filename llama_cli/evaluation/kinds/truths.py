@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Truths:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Mark each response."""
-        return map(_mark, responses)
+        return each(_mark, responses)
 
 
 def _mark(response: Response) -> Mark:

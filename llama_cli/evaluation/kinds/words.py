@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -44,7 +44,7 @@ class Words:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Mark each response."""
-        return map(self.mark, responses)
+        return each(self.mark, responses)
 
     def mark(self, response: Response) -> Mark:
         """Compare."""
