@@ -318,6 +318,10 @@ def test_answers_that_differ_in_more_are_not(left, right):
     assert latex(left) != latex(right)
 
 
+def test_a_number_without_end_is_text():
+    assert number("9" * 5000) == latex("9" * 5000) == "9" * 5000
+
+
 def test_a_final_answer_is_the_last_said_or_boxed():
     assert final_answer("The final answer is $3$. I hope it is correct.") == "$3$"
     assert final_answer("Final answer is 1\nThe final answer is $x=2.5$.") == "$x=2.5$"
