@@ -13,9 +13,16 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # pip runs this file without the checkout on its path
-from cuda_ext import LIBRARY, build  # noqa: E402
+from cuda_ext import LIBRARY, build, host  # noqa: E402
+from cuda_ext.host import build as host_build  # noqa: E402
 
-INSTEAD = "attention runs on PyTorch's own"
+BUILDS = {f"cuda_ext.{LIBRARY.stem}": build, f"cuda_ext.host.{host.LIBRARY.stem}": host_build}
+NAMES = {build: "cuda_ext", host_build: "cuda_ext.host"}
+PLACES = {build: LIBRARY, host_build: host.LIBRARY}
+INSTEAD = {
+    build: "attention runs on PyTorch's own",
+    host_build: "models run on a CPU by PyTorch's own",
+}
 VERSION = next(
     line.split('"')[1]
     for line in (ROOT / "llama_cli" / "__init__.py").read_text(encoding="utf-8").splitlines()
@@ -53,7 +60,7 @@ DEVELOP = [
 
 
 class BuildLibrary(build_ext):
-    """Build a plain C library with nvcc, and say in one line what was built."""
+    """Build the plain C libraries, and say in one line each what was built."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"  # no Python version in its name
@@ -61,21 +68,22 @@ class BuildLibrary(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
+        maker = BUILDS[ext.name]
         try:
-            print(f"cuda_ext: {build.obtain(target)}")
+            print(f"{NAMES[maker]}: {maker.obtain(target)}")
         except RuntimeError as error:
             target.unlink(missing_ok=True)  # an earlier build's, made of other sources
             if not ext.optional:
                 raise CompileError(f"LLAMA_BUILD_CUDA=1, but {error}") from None
-            print(f"cuda_ext: not built: {error}; {INSTEAD}")
+            print(f"{NAMES[maker]}: not built: {error}; {INSTEAD[maker]}")
             raise CompileError(str(error)) from None
 
     def copy_extensions_to_source(self) -> None:
-        """Put it beside its sources, for an editable install, in one move."""
+        """Put them beside their sources, for an editable install, each in one move."""
         for ext in self.extensions:
             made = Path(self.build_lib, self.get_ext_filename(ext.name))
             if made.exists():
-                build.put(made, LIBRARY)
+                build.put(made, PLACES[BUILDS[ext.name]])
 
 
 class BuildWheel(bdist_wheel):
@@ -86,14 +94,17 @@ class BuildWheel(bdist_wheel):
 
 
 def extensions() -> list[Extension]:
-    """List the library if it is to be built. Optional: its failure stops no install."""
-    why_not = build.why_not()
-    if why_not:
-        print(f"cuda_ext: not built: {why_not}; {INSTEAD}")
-        return []
-    files = [str(source.relative_to(ROOT)) for source in build.sources()]
-    name = f"cuda_ext.{LIBRARY.stem}"
-    return [Extension(name, files[:1], depends=files[1:], optional=build.asked() != "1")]
+    """List the libraries that are to be built. Optional: their failure stops no install."""
+    found = []
+    for name, maker in BUILDS.items():
+        why_not = maker.why_not()
+        if why_not:
+            print(f"{NAMES[maker]}: not built: {why_not}; {INSTEAD[maker]}")
+            continue
+        files = [str(source.relative_to(ROOT)) for source in maker.sources()]
+        forced = maker is build and build.asked() == "1"
+        found.append(Extension(name, files[:1], depends=files[1:], optional=not forced))
+    return found
 
 
 setup(
@@ -109,6 +120,7 @@ setup(
         "llama_cli": ["py.typed"],
         "llama_cli.tokenizer": ["*.model"],
         "cuda_ext": ["*.cu", "*.h", "*.md"],
+        "cuda_ext.host": ["*.cpp", "*.h", "*.md"],
     },
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": BuildWheel},

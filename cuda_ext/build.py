@@ -170,7 +170,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def run(command: list[str]) -> str:
-    """Run nvcc and return what it said.
+    """Run a compiler and return what it said.
 
     Raises:
         RuntimeError: it could not be started, or failed; its first line of complaint.
@@ -181,7 +181,9 @@ def run(command: list[str]) -> str:
         raise RuntimeError(f"{command[0]}: {error.strerror}") from None
     said = done.stderr + done.stdout
     if done.returncode:
-        raise RuntimeError(f"nvcc failed: {complaint(said) or f'status {done.returncode}'}")
+        raise RuntimeError(
+            f"{Path(command[0]).name} failed: {complaint(said) or f'status {done.returncode}'}"
+        )
     return said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 
@@ -34,12 +35,14 @@ def local(engine: Engine, *, name: str = "", batch: int = 16) -> Model:
 def _score(requests: list[Request], engine: Engine, name: str, batch: int) -> Iterator[Response]:
     cut = [[_pairs(pair, engine) for pair in request.pairs] for request in requests]
     pairs = [pair for own in cut for parts, _ in own for pair in parts]
-    scores = iter(engine.loglikelihood(pairs, batch=batch))
+    scores = iter(engine.score(pairs))
     for request, own in zip(requests, cut, strict=True):
+        found = [list(islice(scores, len(parts))) for parts, _ in own]
         yield Response(
             request,
             model=name,
-            logprobs=[sum(islice(scores, len(parts))) for parts, _ in own],
+            logprobs=[math.fsum(each.logprob for each in parts) for parts in found],
+            greedy=[all(each.greedy for each in parts) for parts in found],
             tokens=[sum(len(scored) for _, scored in parts) for parts, _ in own],
             truncated=any(truncated for _, truncated in own),
             bos=True,
