@@ -1,339 +1,303 @@
-"""From rows to scores: the official files, the rule of choice, code lengths, errors."""
+"""From rows to requests and marks: official files, worked examples, grading again."""
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from llama_cli.errors import DataError, LlamaError, NotReadyError
-from llama_cli.evaluation.ask import ask, show
+from llama_cli.errors import DataError, LlamaError, NotReadyError, UsageError
+from llama_cli.evaluation.catalogue import catalogue
 from llama_cli.evaluation.data import Data, locate
-from llama_cli.evaluation.encode import encode_pair, fit_pair, windows
-from llama_cli.evaluation.report import catalogue, results
-from llama_cli.evaluation.run import answer, evaluate, measure
-from llama_cli.evaluation.score import Accuracy, Answer, Length, Rate, pick
-from llama_cli.evaluation.task import Question
+from llama_cli.evaluation.render import Fit, Setting, render
+from llama_cli.evaluation.request import Graded, Request, Response
+from llama_cli.evaluation.rows import Files, read_table
 from llama_cli.evaluation.tasks import TASKS
-from llama_cli.evaluation.tasks.arc_easy import TASK as ARC_EASY
-from llama_cli.evaluation.tasks.bits_per_byte import TASK as BITS
-from llama_cli.evaluation.tasks.piqa import TASK as PIQA
-from llama_cli.inference.engine import Engine
 from llama_cli.records import Document
-from tests.shell import SHARED
-from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
+from tests.benchmarks import FILES, completed, knows, mark, requests, write_benchmarks
+from tests.shell import ROOT
 
-ROWS = [
-    {"goal": "open a bottle", "sol1": "turn the lid", "sol2": "eat it"},
-    {"goal": "find the cat", "sol1": "look", "sol2": "look under the table"},
-]
+PIQA, BITS = TASKS["piqa"], TASKS["bits_per_byte"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
-
-
-def piqa_in(directory: Path, labels: str = "0\n1\n", rows=ROWS) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (directory / "valid-labels.lst").write_text(labels)
-    return directory
-
-
-def data(*directories: Path, documents=(), limit=None) -> Data:
-    return Data(directories, lambda: documents, limit)
-
-
-def answered(*right: bool, truncated: bool = False) -> Accuracy:
-    tally = Accuracy(PIQA)
-    for each in right:
-        question = Question("piqa", "0", "", ("", ""), 0)
-        tally.add(Answer(question, (0.0, 0.0), 0 if each else 1, truncated))
-    return tally
+@pytest.fixture
+def own(tmp_path) -> Path:
+    return write_benchmarks(tmp_path)
 
 
 # -- official files --
 
 
 @pytest.mark.parametrize("place", ["", "piqa"])
-def test_files_are_found_in_the_directory_or_the_one_of_the_task(tmp_path, place):
-    piqa_in(tmp_path / place)
-    assert [path.name for path in locate(PIQA, [tmp_path])] == ["valid.jsonl", "valid-labels.lst"]
+def test_files_are_found_in_the_directory_or_the_one_of_the_task(own, place):
+    found = locate("piqa", PIQA.files, [own / place])
+    assert [paths[0].name for paths in found] == ["valid.jsonl", "valid-labels.lst"]
 
 
-def test_a_directory_with_half_the_files_is_none(tmp_path):
-    (piqa_in(tmp_path) / "valid-labels.lst").unlink()
+def test_a_directory_with_half_the_files_is_none(own):
+    (own / "piqa/valid-labels.lst").unlink()
     with pytest.raises(NotReadyError, match=r"piqa needs valid\.jsonl and valid-labels\.lst"):
-        locate(PIQA, [tmp_path])
+        locate("piqa", PIQA.files, [own])
 
 
-def test_each_row_gets_the_label_of_its_line(tmp_path):
-    questions = list(show(PIQA, data(piqa_in(tmp_path))))
-    assert questions == [
-        Question(
-            "piqa",
-            "0",
-            "Question: open a bottle\nAnswer:",
-            (" turn the lid", " eat it"),
-            0,
-        ),
-        Question(
-            "piqa",
-            "1",
-            "Question: find the cat\nAnswer:",
-            (" look", " look under the table"),
-            1,
-        ),
-    ]
+def test_the_first_of_several_names_is_taken(tmp_path):
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    found = Files("none", ("x.jsonl or b.jsonl or a.jsonl",)).find([tmp_path])
+    assert [path.name for path in found[0]] == ["b.jsonl"]
 
 
 @pytest.mark.parametrize("labels", ["0\n", "0\n1\n0\n", "0\n2\n", "0\nx\n"])
-def test_labels_that_do_not_match_the_rows_are_an_error(tmp_path, labels):
+def test_labels_that_do_not_match_the_rows_are_an_error(own, labels):
+    (own / "piqa/valid-labels.lst").write_text(labels)
     with pytest.raises(DataError, match=r"valid-labels\.lst:\d: a label"):
-        list(show(PIQA, data(piqa_in(tmp_path, labels))))
+        requests(own, "piqa")
 
 
 @pytest.mark.parametrize(("line", "what"), [("{oops", "not JSON"), ("[1]", "a JSON object")])
-def test_a_broken_line_is_an_error_and_no_shorter_benchmark(tmp_path, line, what):
-    path = piqa_in(tmp_path) / "valid.jsonl"
+def test_a_broken_line_is_an_error_and_no_shorter_benchmark(own, line, what):
+    path = own / "piqa/valid.jsonl"
     path.write_text(line + "\n" + path.read_text())
     with pytest.raises(DataError, match=rf"valid\.jsonl:1: {what}"):
-        list(show(PIQA, data(tmp_path)))
+        requests(own, "piqa")
 
 
-def test_a_row_of_another_format_is_named():
-    with pytest.raises(LlamaError, match=r"piqa: row 1 is not in the official format \(KeyError"):
-        list(ask(PIQA, [{"question": "?"}]))
+CUT = [name for name in FILES if "labels" not in name and "templates" not in name]
 
 
-def test_arc_takes_letters_and_digits_as_labels():
-    choices = [{"text": text, "label": label} for text, label in zip("abc", "123", strict=True)]
-    row = {"id": "x", "question": {"stem": "which", "choices": choices}, "answerKey": "2"}
-    question = next(ask(ARC_EASY, [row]))
-    assert (question.id, question.gold, question.choices) == ("x", 1, [" a", " b", " c"])
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_cut_in_the_middle_of_a_row_is_told_with_its_line(own, name):
+    folder = name.split("/")[0]
+    task = next(t for t in TASKS.values() if t.files and t.files.directory == folder)
+    if "high" in name:
+        task = TASKS["race_high"]
+    path = own / name
+    path.write_bytes(path.read_bytes()[: -40 if folder == "winogender" else -9])
+    used = "train" in name
+    with pytest.raises(LlamaError, match=r":\d+: ") as told:
+        requests(own, task.name, shots=9 if used and task.name == "gsm8k" else 1 if used else None)
+    assert "\n" not in str(told.value)
 
 
-def test_a_limit_takes_the_first_rows(tmp_path):
-    assert [each.id for each in show(PIQA, data(piqa_in(tmp_path), limit=1))] == ["0"]
-    documents = [Document("a", "x", "files"), Document("b", "y", "files")]
-    shown = list(show(BITS, data(documents=documents, limit=1)))
-    assert shown == [Question("bits_per_byte", "a", "", ["x"], 0)]
+def test_a_cut_archive_is_told(own):
+    path = own / "humaneval/HumanEval.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(LlamaError, match="ends early"):
+        requests(own, "humaneval")
 
 
-@pytest.mark.data
-@pytest.mark.parametrize(("task", "choices"), [(PIQA, {2}), (ARC_EASY, {3, 4, 5})])
-def test_the_published_files_are_read_whole(task, choices):
-    benchmarks = SHARED / "data" / "eval"
-    if not benchmarks.exists():
-        pytest.skip("the benchmarks are not beside the checkout")
-    questions = list(show(task, data(benchmarks)))
-    assert len(questions) > 900
-    assert {len(each.choices) for each in questions} == choices
-    assert all(0 <= each.gold < len(each.choices) for each in questions)
+@pytest.mark.parametrize(("task", "file", "was", "now", "what"), [
+    ("arc_easy", "arc_easy/ARC-Easy-Test.jsonl", '"answerKey": "5"', '"answerKey": "6"',
+     "ARC-Easy-Test.jsonl:2: arc_easy: .*label 6 is outside its options 1 2 3 4 5"),
+    ("winogrande", "winogrande/dev.jsonl", '"answer": "2"', '"answer": "3"',
+     "dev.jsonl:2: winogrande: .*label 2 is outside its 2 options"),
+    ("mmlu", "mmlu/test/anatomy_test.csv", ",A", ",E",
+     "anatomy_test.csv:2: mmlu: .*label 'E' is outside its options A B C D"),
+    ("race_high", "race/RACE/test/high/3.txt", '"D"', '"E"',
+     "3.txt:1: race_high: .*label E is outside its 4 options"),
+    ("boolq", "boolq/dev.jsonl", "false", '"no"', "dev.jsonl:2: boolq: .*label no is neither"),
+    ("hellaswag", "hellaswag/hellaswag_val.jsonl", '"label": 3', '"label": 4',
+     "hellaswag_val.jsonl:4: hellaswag: .*label 4 is outside its 4 options"),
+])  # fmt: skip
+def test_a_label_outside_its_options_is_told_with_its_line(own, task, file, was, now, what):
+    path = own / file
+    path.write_text(path.read_text().replace(was, now))
+    with pytest.raises(DataError, match=what):
+        requests(own, task)
 
 
-@pytest.mark.data
-@pytest.mark.parametrize(("task", "name"), [(PIQA, "PIQA"), (ARC_EASY, "ARC-easy")])
-def test_the_reported_figures_are_those_of_table_3(task, name):
-    source = SHARED / "paper" / "results.json"
-    if not source.exists():
-        pytest.skip("the transcription of the paper's tables is not beside the checkout")
-    records = json.loads(source.read_text())["records"]
-    printed = {
-        row["size"]: row["value"]
-        for row in records
-        if (row["table"], row["benchmark"], row["model"]) == (3, name, "LLaMA")
+def test_a_row_of_another_format_is_named(own):
+    (own / "piqa/valid.jsonl").write_text('{"question": "?"}\n{"question": "?"}\n')
+    with pytest.raises(DataError, match=r"valid.jsonl:1: piqa: .*\(KeyError: 'goal'\)"):
+        requests(own, "piqa")
+
+
+def test_a_table_that_ends_inside_a_cell_is_told(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,b\n1,"two\nand th')
+    with pytest.raises(DataError, match=r"x\.csv:3: unexpected end"):
+        list(read_table(path))
+
+
+def test_a_table_may_have_line_ends_in_its_cells(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('a,b\n"1\n\n2",3\n4,5\n')
+    assert [(line, row) for _, line, row in read_table(path)] == [
+        (4, {"a": "1\n\n2", "b": "3"}),
+        (5, {"a": "4", "b": "5"}),
+    ]
+
+
+def test_a_limit_takes_the_first_rows(own):
+    assert [each.id for each in requests(own, "piqa", limit=1)] == ["0"]
+    data = Data(read=lambda: [Document("a", "x", "files"), Document("b", "y", "files")])
+    shown = list(render(BITS, data, Setting(limit=1)))
+    assert [(each.id, each.pairs) for each in shown] == [("a", [("", "x")])]
+
+
+# -- worked examples --
+
+
+def shown(request: Request) -> list[str]:
+    return [line for line in request.prompt.splitlines() if line.startswith("Q: ")][:-1]
+
+
+def test_shots_are_the_same_for_every_row_and_drawn_by_the_seed(own):
+    found = requests(own, "triviaqa", shots=5)
+    assert shown(found[0]) == shown(found[1]) == shown(found[2])
+    assert len(set(shown(found[0]))) == 5
+    other = requests(own, "triviaqa", shots=5, seed=1)
+    assert shown(other[0]) != shown(found[0])
+    assert other[0].seed == 1
+
+
+def test_five_shots_are_the_first_of_64(own):
+    few, many = (shown(requests(own, "triviaqa", shots=n)[0]) for n in (5, 64))
+    assert (len(many), many[:5]) == (64, few)
+
+
+def test_without_a_train_file_shots_are_cut_from_the_test_rows_and_said(own):
+    found = requests(own, "nq_open", shots=4)
+    asked = {f"Q: who is {each.id}?" for each in found}
+    assert len(asked) == 5
+    assert asked & set(shown(found[0])) == set()
+    assert {each.meta["cut"] for each in found} == {4}
+    assert "cut" not in requests(own, "triviaqa", shots=1)[0].meta
+
+
+def test_a_limit_does_not_change_which_rows_are_shown(own):
+    few, all_ = requests(own, "nq_open", shots=4, limit=2), requests(own, "nq_open", shots=4)
+    assert few == all_[:2]
+
+
+def test_more_shots_than_rows_are_told(own):
+    with pytest.raises(UsageError, match="nq_open: 64 shots are wanted, there are 9"):
+        requests(own, "nq_open", shots=64)
+    with pytest.raises(UsageError, match="mmlu: 6 shots of anatomy are wanted, there are 5"):
+        requests(own, "mmlu", shots=6)
+    with pytest.raises(UsageError, match="math: 5 shots are wanted, there are 4"):
+        requests(own, "math", shots=5)
+
+
+def test_a_subject_without_dev_rows_is_told(own):
+    (own / "mmlu/dev/astronomy_dev.csv").unlink()
+    with pytest.raises(DataError, match=r"astronomy_test.csv:2: .*no worked examples of astronomy"):
+        requests(own, "mmlu")
+
+
+def test_a_task_without_worked_examples_refuses_shots(own):
+    with pytest.raises(UsageError, match="piqa is asked without worked examples"):
+        requests(own, "piqa", shots=1)
+
+
+def test_published_examples_go_before_each_row_as_they_are(own):
+    given = {"math": "Problem:\nP\n\nSolution:\nS\n\n"}
+    found = requests(own, "math", examples=given)
+    assert found[0].prompt == given["math"] + "Problem:\nHalf of 1?\n\nSolution:"
+    assert found[0].meta["examples"] == "as given"
+
+
+@pytest.mark.parametrize(("task", "more"), [("piqa", {}), ("math", {"shots": 0})])
+def test_examples_that_would_not_be_shown_are_refused(own, task, more):
+    with pytest.raises(UsageError, match="examples"):
+        requests(own, task, examples={task: "x"}, **more)
+
+
+@pytest.mark.parametrize("room", [200, 120, 60, 1])
+def test_the_last_shots_are_left_out_until_the_prompt_fits(own, room):
+    count = lambda text: len(text.split()) + 1  # noqa: E731
+    fit = Fit(count, room)
+    request = next(render(TASKS["mmlu"], Data([own]), Setting(), fit))
+    whole = requests(own, "mmlu")[0]
+    given, text = request.pairs[0]
+    shots = given.count("Answer:") - 1
+    assert request.meta["shots"] == shots
+    assert count(given + text) <= room + 1 or shots == 0
+    if shots < 5:
+        assert request.meta["asked_shots"] == 5
+        more = whole.pairs[0][0].split("\n\n")
+        assert given.split("\n\n") == [*more[: shots + 1], more[-1]]
+        longer = "\n\n".join([*more[: shots + 2], more[-1]])
+        assert count(longer + text) > room + 1
+    else:
+        assert request == whole
+
+
+# -- grading again --
+
+
+def test_what_passes_between_stages_is_the_same_after_json(own):
+    for name in ("piqa", "nq_open", "truthfulqa_mc", "boolq"):
+        for request in requests(own, name):
+            again = Request.from_json(request.to_json())
+            assert again.to_json() == request.to_json()
+            response = knows(again, {})
+            other = Response.from_json(response.to_json())
+            assert mark(other).to_json() == mark(response).to_json()
+            assert Graded.from_json(mark(other).to_json()).to_json() == mark(other).to_json()
+
+
+def test_marks_keep_how_the_row_was_asked(own):
+    request = requests(own, "nq_open", shots=2, seed=5)[0]
+    meta = mark(completed(request, " x")).meta
+    assert {name: meta[name] for name in ("shots", "cut", "seed", "bos", "samples")} == {
+        "shots": 2,
+        "cut": 2,
+        "seed": 5,
+        "bos": True,
+        "samples": 1,
     }
-    assert printed == task.reported
+    other = replace(request, prompt=request.prompt + " ")
+    assert mark(completed(other, " x")).meta["prompt"] != meta["prompt"]
 
 
-# -- tokens --
+def test_the_hash_of_a_prompt_does_not_depend_on_what_is_right(own):
+    request = requests(own, "piqa")[0]
+    one, other = mark(knows(request, {})), mark(knows(replace(request, gold=1), {}))
+    assert one.meta["prompt"] == other.meta["prompt"]
 
 
-def test_context_and_continuation_are_cut_where_the_context_ends():
-    tokenizer = tiny_tokenizer()
-    given, scored = encode_pair(tokenizer, "The cat", " opens")
-    assert given == tokenizer.encode("The cat")
-    assert given + scored == tokenizer.encode("The cat opens")
-    assert given[0] == tokenizer.bos
+@pytest.mark.parametrize(("line", "what"), [
+    (b"{", "unexpected end"),
+    (b"{}", "a response has its request"),
+    (b'{"request": {"task": "piqa"}}', "no request: .*missing"),
+    (b'{"request": {"task": "piqa", "id": "0", "kind": "guess", "gold": 0}}', "not to guess"),
+    (b'{"request": {"task": "a", "id": "0", "kind": "score", "gold": 0, "pairs": ["x"]}}', "pairs"),
+    (b'{"score": 1}', "a response has the fields"),
+])  # fmt: skip
+def test_a_line_that_is_no_response_says_why(line, what):
+    with pytest.raises(ValueError, match=what):
+        Response.from_json(line)
 
 
-def test_trailing_spaces_of_the_context_go_with_the_continuation():
-    tokenizer = tiny_tokenizer()
-    given, scored = encode_pair(tokenizer, "The cat ", "opens")
-    assert (given, scored) == encode_pair(tokenizer, "The cat", " opens")
+@pytest.mark.parametrize(("changes", "what"), [
+    ({"logprobs": [-1.0]}, "piqa 0: 1 likelihoods, where 2 were asked"),
+    ({"logprobs": [-1.0, None]}, "piqa 0: a likelihood that is no number"),
+    ({"logprobs": [-1.0, math.nan]}, "piqa 0: a likelihood that is no number"),
+    ({"request": {"gold": "x"}}, r"piqa 0: not to be graded \(TypeError"),
+    ({"request": {"gold": 7}}, r"piqa 0: not to be graded \(IndexError"),
+    ({"request": {"task": "pika"}}, "no task 'pika'"),
+])  # fmt: skip
+def test_a_response_that_is_none_to_its_request_is_told(own, changes, what):
+    response = knows(requests(own, "piqa")[0], {})
+    if "request" in changes:
+        changes = {"request": replace(response.request, **changes["request"])}
+    with pytest.raises(LlamaError, match=what):
+        mark(replace(response, **changes))
 
 
-def test_an_empty_context_is_the_begin_mark():
-    given, scored = encode_pair(tiny_tokenizer(), "", "The")
-    assert (given, scored) == ([1], tiny_tokenizer().encode("The", bos=False))
-
-
-def test_a_pair_that_fits_is_left_alone():
-    assert fit_pair(([1, 5, 6], [7, 8]), 4) == ([1, 5, 6], [7, 8])
-
-
-def test_a_pair_one_too_long_loses_the_token_after_the_begin_mark():
-    assert fit_pair(([1, 5, 6], [7, 8]), 3) == ([1, 6], [7, 8])
-
-
-def test_a_continuation_may_leave_room_for_the_begin_mark_alone():
-    assert fit_pair(([1, 5, 6], [7, 8]), 2) == ([1], [7, 8])
-    with pytest.raises(ValueError, match="2 tokens to score do not fit a context of 1"):
-        fit_pair(([1, 5, 6], [7, 8]), 1)
-
-
-@pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 8, 9, 10, 23])
-def test_windows_score_each_token_once_and_fit(length):
-    ids = [1, *range(100, 100 + length)]
-    pairs = list(windows(ids, 4))
-    assert [token for _, scored in pairs for token in scored] == ids[1:]
-    assert all(given and len(given) + len(scored) <= 5 for given, scored in pairs)
-    for given, scored in pairs:  # each context is what stands before
-        at = ids.index(scored[0])
-        assert ids[at - len(given) : at] == given
-
-
-def test_the_last_window_reaches_back_to_be_full():
-    assert list(windows([1, 2, 3, 4, 5, 6], 4))[-1] == ([2, 3, 4, 5], [6])
-
-
-# -- figures --
-
-
-def test_likelihood_is_divided_by_characters_without_the_joining_space():
-    # by 3 and 2 characters -2.0 beats -2.1; by 4 and 3 it would be -1.5 against -1.4
-    assert pick([-6.0, -4.2], [" abc", " ab"], "characters") == 0
-
-
-def test_characters_are_not_bytes():
-    assert pick([-4.0, -4.0], [" éé", " abc"], "characters") == 1
-
-
-def test_the_first_of_equals_is_picked():
-    assert pick([-2.0, -2.0], [" a", " b"], "none") == 0
-
-
-def test_accuracy_is_in_percent_with_a_binomial_error():
-    score = answered(True, True, True, False).score()
-    assert score.value == 75.0
-    assert score.stderr == pytest.approx(100 * math.sqrt(0.75 * 0.25 / 4))
-    assert (score.metric, score.normalization, score.shots) == ("accuracy", "characters", 0)
-    assert score.reported["65B"] == 82.8
-
-
-def test_bits_are_divided_by_all_bytes_not_averaged_over_documents():
-    rate = Rate(BITS)
-    rate.add(Length("bits_per_byte", "a", 10, 5, 10.0))
-    rate.add(Length("bits_per_byte", "b", 30, 9, 90.0))
-    assert rate.score().value == 2.5
-
-
-def test_the_error_of_a_ratio_is_cochrans():
-    # residuals of bits from 2.5 * bytes: -15 and +15; sqrt((225 + 225) * 2 / 1) / 40 = 0.75
-    rate = Rate(BITS)
-    rate.add(Length("bits_per_byte", "a", 10, 5, 10.0))
-    rate.add(Length("bits_per_byte", "b", 30, 9, 90.0))
-    assert rate.score().stderr == pytest.approx(0.75)
-
-
-def test_one_document_has_no_error():
-    rate = Rate(BITS)
-    rate.add(Length("bits_per_byte", "a", 10, 5, 10.0))
-    assert rate.score().stderr is None
-
-
-@pytest.mark.parametrize("tally", [Accuracy(PIQA), Rate(BITS)])
-def test_nothing_scored_is_an_error_and_no_zero(tally):
-    with pytest.raises(LlamaError, match="to score"):
-        tally.score()
-
-
-def test_the_table_puts_the_papers_figures_beside():
-    rate = Rate(BITS)
-    rate.add(Length("bits_per_byte", "a", 10, 5, 10.0))
-    lines = results([answered(True, False), rate]).splitlines()
-    assert lines[1].split() == [
-        *["piqa", "accuracy", "/characters", "50.0", "35.4", "2"],
-        *["79.8", "80.1", "82.3", "82.8"],
-    ]
-    assert lines[2].split() == ["bits_per_byte", "bits_per_byte", "/bytes", "1.0000", "1"]
-    assert lines[3].startswith("piqa: the paper prints no prompt")
-
-
-def test_the_table_tells_of_prompts_that_lost_their_beginning():
-    assert "2 of 2 prompts lost their beginning" in results([answered(True, True, truncated=True)])
-
-
-def test_the_catalogue_names_every_task_and_its_files():
+def test_the_catalogue_names_every_task_with_its_files_shots_and_rule():
     listed = catalogue(TASKS.values())
-    assert all(name in listed for name in (*TASKS, *PIQA.files, *ARC_EASY.files, "82.8"))
+    assert all(name in listed for name in (*TASKS, "valid-labels.lst", "82.8", "'[DONE]'"))
+    rows = [line.split() for line in listed.splitlines()]
+    assert ["mmlu", "test", "5", "none", "accuracy", "35.1", "46.9", "57.8", "63.4"] in rows
+    assert [row[2] for row in rows if row[:1] == ["nq_open"]][:4] == ["0", "1", "5", "64"]
 
 
-# -- with a model --
-
-
-def test_each_choice_is_scored_after_its_prompt(engine):
-    question = Question("piqa", "0", "The cat", (" opens the table.", " holds"), 0)
-    found = next(answer(PIQA, [question], engine, batch=1))
-    pairs = [encode_pair(engine.tokenizer, "The cat", choice) for choice in question.choices]
-    assert found.loglikelihoods == pytest.approx(engine.loglikelihood(pairs), abs=1e-4)
-    assert not found.truncated
-
-
-def test_answers_do_not_depend_on_the_batch(engine):
-    questions = [
-        Question("piqa", str(n), "The cat" * (n % 4), (" opens" * (1 + n % 3), " holds"), 0)
-        for n in range(20)
-    ]
-    one, many = (list(answer(PIQA, questions, engine, batch=batch)) for batch in (1, 7))
-    assert [each.question for each in one] == questions
-    for left, right in zip(one, many, strict=True):
-        assert left.picked == right.picked
-        assert left.loglikelihoods == pytest.approx(right.loglikelihoods, abs=1e-4)
-
-
-def test_a_prompt_that_is_too_long_loses_its_beginning_and_says_so(engine):
-    question = Question("piqa", "0", "The cat finds the " * 40, (" table", " cat"), 0)
-    assert next(answer(PIQA, [question], engine, batch=4)).truncated
-
-
-def test_a_choice_that_is_too_long_is_an_error(engine):
-    question = Question("piqa", "0", "The", (" cat" * 100, " cat"), 0)
-    with pytest.raises(LlamaError, match="do not fit a context of 64"):
-        list(answer(PIQA, [question], engine, batch=4))
-
-
-def test_a_uniform_model_spends_log2_of_its_pieces_a_token():
-    model = tiny_model()
-    with torch.no_grad():
-        model.output.weight.zero_()
-    text = "The cat opens the table. " * 20  # longer than the context
-    found = next(
-        measure(BITS, [Document("a", text, "files")], Engine(model, tiny_tokenizer()), batch=2)
-    )
-    assert found.tokens == len(tiny_tokenizer().encode(text, bos=False)) > CONFIG.context
-    assert found.bits == pytest.approx(found.tokens * math.log2(CONFIG.vocab_size), rel=1e-5)
-    assert found.utf8_bytes == len(text)
-
-
-def test_bytes_are_those_of_utf8_and_an_empty_document_has_none(engine):
-    documents = [Document("a", "é", "files"), Document("b", "", "files")]
-    found = list(measure(BITS, documents, engine, batch=2))
-    assert [each.utf8_bytes for each in found] == [2, 0]
-    assert (found[1].bits, found[1].tokens) == (0.0, 0)
-
-
-def test_a_task_keeps_the_result_of_every_row_in_order(engine, tmp_path):
-    kept = []
-    tally = evaluate(PIQA, data(piqa_in(tmp_path)), engine, batch=2, keep=kept.append)
-    rows = [json.loads(each.to_json()) for each in kept]
-    assert [row["id"] for row in rows] == ["0", "1"]
-    assert tally.score().value == 50 * sum(row["correct"] for row in rows)
-    documents = [Document(name, "The cat", "files") for name in "xy"]
-    tally = evaluate(BITS, data(documents=documents), engine, batch=2, keep=kept.append)
-    row = json.loads(kept[-1].to_json())
-    assert (row["id"], row["utf8_bytes"]) == ("y", 7)
-    assert tally.score().value == pytest.approx(row["bits"] / 7)
+def test_the_page_has_the_rule_and_the_shots_of_every_task():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    rows = [[c.strip() for c in line.split("|")] for line in page.splitlines() if "| `" in line]
+    told = {row[1].strip("`"): row[2:5] for row in rows}
+    for name, task in TASKS.items():
+        shots = ", ".join(map(str, task.by_shots or [task.shots]))
+        assert told[name] == [task.split or "documents", shots, task.kind.normalize]
