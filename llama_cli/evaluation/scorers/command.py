@@ -66,12 +66,11 @@ class Program:
 
     def _run(self, given: bytes) -> bytes:
         try:
-            done = subprocess.run(self._words(), input=given, stdout=subprocess.PIPE, check=False)
+            return subprocess.check_output(self._words(), input=given)
         except OSError as error:
             raise NotReadyError(f"{self.line}: {error.strerror}") from None
-        if done.returncode:
-            raise LlamaError(f"{self.line}: ended with {done.returncode}")
-        return done.stdout
+        except subprocess.CalledProcessError as error:
+            raise LlamaError(f"{self.line}: ended with {error.returncode}") from None
 
     def _scores(self, lines: Iterable[bytes]) -> dict[str, float]:
         scores: dict[str, float] = {}

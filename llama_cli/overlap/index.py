@@ -1,0 +1,134 @@
+"""Which rows of a benchmark a document has text of.
+
+    row 7    "a man walks into a bar and asks ..."   ▶   13-grams of words   ▶   keys ─┐
+    document "... So a man walks into a bar, and ..."   ▶   13-grams   ▶   keys       ─┴▶ row 7
+
+The rule is Brown et al.'s (2020, appendix C): a row and a document overlap where they have 13 words
+in a row in common, whatever their case and punctuation. A text of 8 to 12 words is one gram, the
+whole of it; of a shorter one nothing can be told, for by chance it is in much (they too take no
+fewer than 8). A gram in more than 10 rows is a form that they are all written in, and is ignored.
+
+An index is a few arrays and never grows with the documents: 8 bytes for each gram of each row to
+compare, 12 to name the row, and a filter of two bytes a gram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_cli.overlap.grams import U64, Keys, grams_of
+from llama_cli.overlap.words import words
+
+N = 13  # words of a gram: Brown et al., appendix C
+LEAST = 8  # words of a text that can be told: as there
+COMMON = 10  # rows with one gram before it is ignored; ours, as theirs is 10 documents
+SPARE = 16  # slots of the filter for each gram; ours: one gram in 16 gets past it by chance
+LARGEST = 1 << 26  # slots of the filter; ours
+
+Rows = NDArray[np.int32]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Keys of grams, sorted, and the rows of each: `rows[starts[i]:starts[i + 1]]` of `keys[i]`.
+
+    `told` says of each row whether anything of it is in the index.
+    """
+
+    sizes: Sequence[int]  # of grams, in words, rising
+    keys: Keys
+    starts: Places
+    rows: Rows
+    told: NDArray[np.bool_]
+    filter: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What one document has of a benchmark: the rows, and how many of its grams are theirs."""
+
+    rows: Sequence[int]
+    grams: int
+    of: int
+
+
+def build(texts: Iterable[Sequence[str]], n: int = N) -> Index:
+    """Index rows, each of which is one or more texts.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"a gram has at least one word, not {n}")
+    found: dict[int, list[tuple[Keys, int]]] = {}
+    count = 0
+    for count, row in enumerate(texts, 1):
+        for size, keys in _of_row(row, n):
+            found.setdefault(size, []).append((keys, count - 1))
+    pairs = [pair for size in sorted(found) for pair in found[size]]
+    keys, starts, rows = _grouped(pairs)
+    told = np.zeros(count, bool)
+    told[rows] = True
+    return Index(sorted(found), keys, starts, rows, told, _filter(keys))
+
+
+def _of_row(texts: Sequence[str], n: int) -> Iterable[tuple[int, Keys]]:
+    for text in texts:
+        found = words(text)
+        size = min(n, len(found))
+        if size >= min(n, LEAST):
+            yield size, next(iter(grams_of(found, [size])))
+
+
+def _grouped(pairs: Sequence[tuple[Keys, int]]) -> tuple[Keys, Places, Rows]:
+    """Sort grams, each once a row, and leave out those of many rows."""
+    keys = np.concatenate([np.empty(0, U64), *(keys for keys, _ in pairs)])
+    rows = np.repeat(
+        np.array([row for _, row in pairs], np.int32), [len(keys) for keys, _ in pairs]
+    )
+    order = np.lexsort((rows, keys))
+    keys, rows = keys[order], rows[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1])
+    keys, rows = keys[new], rows[new]
+    unique, counts = np.unique(keys, return_counts=True)
+    few = counts <= COMMON
+    starts = np.concatenate([[0], np.cumsum(counts[few])])
+    return unique[few], starts, rows[np.repeat(few, counts)]
+
+
+def _filter(keys: Keys) -> NDArray[np.bool_]:
+    slots = 1 << max(10, (SPARE * len(keys)).bit_length())
+    found = np.zeros(min(LARGEST, slots), bool)
+    found[_slot(keys, len(found))] = True
+    return found
+
+
+def _slot(keys: Keys, slots: int) -> NDArray[np.int64]:
+    return (keys & U64(slots - 1)).view(np.int64)
+
+
+def find(index: Index, text: str) -> Overlap | None:
+    """Tell what a document has of the rows of an index; None if nothing."""
+    found = words(text)
+    hits, of = [], 0
+    for keys in grams_of(found, index.sizes):
+        of = len(keys)
+        kept = keys[index.filter[_slot(keys, len(index.filter))]]
+        places = np.searchsorted(index.keys, kept)
+        places[places == len(index.keys)] = 0
+        hits.append(places[index.keys[places] == kept] if len(index.keys) else places[:0])
+    places = np.concatenate([np.empty(0, np.int64), *hits])
+    if not len(places):
+        return None
+    return Overlap(_rows(index, np.unique(places)), len(places), of)
+
+
+def _rows(index: Index, places: Places) -> list[int]:
+    rows = [index.rows[index.starts[at] : index.starts[at + 1]] for at in places]
+    return [int(row) for row in np.unique(np.concatenate(rows))]
