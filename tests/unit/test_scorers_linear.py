@@ -92,8 +92,8 @@ def test_a_scorer_reads_back_as_it_was_written(model, tmp_path):
     assert path.read_bytes() == first
 
 
-def test_a_text_of_nothing_known_gets_the_mean(model):
-    assert model([""]) == [model.bias]
+def test_a_text_of_nothing_known_gets_the_mean_and_one_of_nothing_0(model):
+    assert model(["жж", " \n"]) == [model.bias, 0.0]
 
 
 @pytest.mark.parametrize("held", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"x" * 100])

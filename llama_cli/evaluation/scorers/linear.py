@@ -62,8 +62,8 @@ class Linear:
     agreement: Agreement
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """Score texts; one without a known feature gets the mean of what was fitted."""
-        return [self._score(text) for text in texts]
+        """Score texts; one of words it does not know gets the mean, one of nothing 0."""
+        return [self._score(text) if text.strip() else 0.0 for text in texts]
 
     def _score(self, text: str) -> float:
         places, values = scaled(*features(text), self.keys, self.idf)
