@@ -14,13 +14,13 @@ compare, 12 to name the row, and a filter of two bytes a gram.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_cli.overlap.grams import U64, Keys, grams_of
+from llama_cli.overlap.grams import U64, Keys, grams, grams_of
 from llama_cli.overlap.words import words
 
 N = 13  # words of a gram: Brown et al., appendix C
@@ -37,10 +37,13 @@ Places = NDArray[np.int64]
 class Index:
     """Keys of grams, sorted, and the rows of each: `rows[starts[i]:starts[i + 1]]` of `keys[i]`.
 
-    `told` says of each row whether anything of it is in the index.
+    `short` are the sizes of texts that are one gram, and `heads` their first words: only a document
+    that has a head is asked for those. `told` says of each row whether anything of it is here.
     """
 
-    sizes: Sequence[int]  # of grams, in words, rising
+    n: int
+    short: Sequence[int]
+    heads: Keys
     keys: Keys
     starts: Places
     rows: Rows
@@ -65,24 +68,26 @@ def build(texts: Iterable[Sequence[str]], n: int = N) -> Index:
     """
     if n < 1:
         raise ValueError(f"a gram has at least one word, not {n}")
-    found: dict[int, list[tuple[Keys, int]]] = {}
+    pairs: list[tuple[Keys, int]] = []
+    heads: list[Keys] = []
+    short: set[int] = set()
     count = 0
     for count, row in enumerate(texts, 1):
-        for size, keys in _of_row(row, n):
-            found.setdefault(size, []).append((keys, count - 1))
-    pairs = [pair for size in sorted(found) for pair in found[size]]
+        for found in filter(_tells(n), map(words, row)):
+            size = min(n, len(found))
+            pairs.append((grams(found, size), count - 1))
+            if size < n:
+                short.add(size)
+                heads.append(grams(found[:LEAST], LEAST))
     keys, starts, rows = _grouped(pairs)
     told = np.zeros(count, bool)
     told[rows] = True
-    return Index(sorted(found), keys, starts, rows, told, _filter(keys))
+    head = np.unique(np.concatenate([np.empty(0, U64), *heads]))
+    return Index(n, sorted(short), head, keys, starts, rows, told, _filter(keys))
 
 
-def _of_row(texts: Sequence[str], n: int) -> Iterable[tuple[int, Keys]]:
-    for text in texts:
-        found = words(text)
-        size = min(n, len(found))
-        if size >= min(n, LEAST):
-            yield size, next(iter(grams_of(found, [size])))
+def _tells(n: int) -> Callable[[Keys], bool]:
+    return lambda found: len(found) >= min(n, LEAST)
 
 
 def _grouped(pairs: Sequence[tuple[Keys, int]]) -> tuple[Keys, Places, Rows]:
@@ -116,17 +121,30 @@ def _slot(keys: Keys, slots: int) -> NDArray[np.int64]:
 def find(index: Index, text: str) -> Overlap | None:
     """Tell what a document has of the rows of an index; None if nothing."""
     found = words(text)
-    hits, of = [], 0
-    for keys in grams_of(found, index.sizes):
-        of = len(keys)
-        kept = keys[index.filter[_slot(keys, len(index.filter))]]
-        places = np.searchsorted(index.keys, kept)
-        places[places == len(index.keys)] = 0
-        hits.append(places[index.keys[places] == kept] if len(index.keys) else places[:0])
-    places = np.concatenate([np.empty(0, np.int64), *hits])
+    least, whole = grams_of(found, [min(LEAST, index.n), index.n])
+    hits = [_places(index, whole)]
+    if index.short and _known(index.heads, least).any():
+        hits += [_places(index, keys) for keys in grams_of(found, index.short)]
+    places = np.concatenate(hits)
     if not len(places):
         return None
-    return Overlap(_rows(index, np.unique(places)), len(places), of)
+    return Overlap(_rows(index, np.unique(places)), len(places), max(1, len(whole)))
+
+
+def _places(index: Index, keys: Keys) -> Places:
+    """Give where those of the grams that the index has are in it."""
+    kept = keys[index.filter[_slot(keys, len(index.filter))]]
+    kept = kept[_known(index.keys, kept)]
+    return np.searchsorted(index.keys, kept)
+
+
+def _known(sorted_keys: Keys, keys: Keys) -> NDArray[np.bool_]:
+    if not len(sorted_keys):
+        return np.zeros(len(keys), bool)
+    places = np.searchsorted(sorted_keys, keys)
+    places[places == len(sorted_keys)] = 0
+    known: NDArray[np.bool_] = sorted_keys[places] == keys
+    return known
 
 
 def _rows(index: Index, places: Places) -> list[int]:
