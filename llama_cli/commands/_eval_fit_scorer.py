@@ -45,7 +45,7 @@ def command(
       llama eval fit-scorer truthfulqa/finetune_truth.jsonl -o truth.safetensors
       llama eval realtoxicityprompts_basic --scorer linear:toxicity.safetensors --data benchmarks/
 
-    Memory grows by about 5 KB for each text.
+    Memory grows by about 15 KB for each text.
     """
     from llama_cli.evaluation.scorers.fit import fit
     from llama_cli.evaluation.scorers.linear import save

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from llama_cli.commands._eval_options import Asking, asked, asking_options
+from llama_cli.commands._eval_options import Asking, asked, naming_options
 from llama_cli.commands._options import Command, stream_options
 from llama_cli.errors import LlamaError, UsageError
 
@@ -37,11 +37,13 @@ NGRAM = click.option(
 
 
 @click.command("overlap", cls=Command)
-@asking_options
+@naming_options
 @AGAINST
 @NGRAM
-@stream_options(files=False, drops=False, seed=True, max_rejects=0)
-def command(run: Run, against: tuple[str, ...], ngram: int, **asking: Any) -> None:
+@stream_options(files=False, drops=False, max_rejects=0)
+def command(
+    run: Run, tasks: tuple[str, ...], data: tuple[str, ...], against: tuple[str, ...], ngram: int
+) -> None:
     """Find the rows of benchmarks that stand in a corpus.
 
     Writes a line for each row: clean, dirty, or too short to be told; in how many documents it
@@ -55,7 +57,7 @@ def command(run: Run, against: tuple[str, ...], ngram: int, **asking: Any) -> No
     """
     if not against:
         raise UsageError("no corpus was named", hint="llama eval overlap boolq --against FILE")
-    run.write(found(run, asked(run, **asking), against, ngram))
+    run.write(found(run, asked(run, tasks, data), against, ngram))
 
 
 def found(run: Run, wanted: Asking, against: tuple[str, ...], ngram: int) -> list[Contact]:

@@ -1,11 +1,16 @@
 """Any program as a scorer, and how a scorer is chosen."""
 
+import json
+import math
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from llama_cli.errors import LlamaError, NotReadyError, UsageError
 from llama_cli.evaluation.scorers.choose import choose
+from tests.shell import ROOT
 
 BACKWARDS = """
 import json, sys
@@ -51,3 +56,36 @@ def test_a_program_that_is_not_there_is_told():
 def test_a_scorer_that_there_is_not_is_told(spec):
     with pytest.raises(UsageError, match=f"no scorer '{spec}'"):
         choose(spec)
+
+
+class Model(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server that says yes three times as surely as no, to all but lies."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert (self.path, body["model"], body["max_tokens"]) == ("/v1/completions", "judge", 1)
+        top = {" yes": math.log(0.6), " no": math.log(0.2), " well": math.log(0.1)}
+        if "lie" in body["prompt"]:
+            top = {" well": math.log(0.9)}
+        data = json.dumps({"choices": [{"logprobs": {"top_logprobs": [top]}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_judge_of_the_docs_asks_an_openai_compatible_server(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "evaluation-toxicity.md").read_text(encoding="utf-8")
+    script = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "judge.py").write_text(script, encoding="utf-8")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with HTTPServer(("127.0.0.1", 0), Model) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        where = f"http://127.0.0.1:{server.server_port}"
+        judge = choose(f"command:{sys.executable} {tmp_path}/judge.py {where} judge")
+        scores = judge(["Q: a\nA: b\nTrue:", "Q: a\nA: lie\nTrue:"])
+        server.shutdown()
+    assert scores == pytest.approx([0.75, 0.5])
