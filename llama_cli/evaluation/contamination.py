@@ -71,14 +71,14 @@ def contacts(tasks: Iterable[Task], data: Data, sweep: Sweep, n: int) -> Iterato
     """
     names: list[tuple[str, str]] = []
 
-    def texts() -> Iterator[list[str]]:
-        for task in tasks:
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for part, task in enumerate(tasks):
             for number, (_, _, row) in enumerate(data.rows(task) if task.files else ()):
                 name = task.id(row)
                 names.append((task.name, str(number if name is None else name)))
-                yield list(strings(row))
+                yield part, list(strings(row))
 
-    index = build(texts(), n)
+    index = build(rows(), n)
     counts, first = _counted(sweep(index))
     for at, (task_name, row_name) in enumerate(names):
         subset: Subset = "dirty" if at in counts else "clean" if index.told[at] else "short"

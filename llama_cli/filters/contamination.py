@@ -10,7 +10,7 @@ its own line: `ngrams` of its `of` n-grams are the benchmark's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,12 +38,12 @@ def read_benchmark(paths: Iterable[Path], n: int) -> Benchmark:
     """
     names: list[str] = []
 
-    def texts() -> Iterable[list[str]]:
-        for name, found in read_texts(paths):
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for part, name, texts in read_texts(paths):
             names.append(name)
-            yield found
+            yield part, texts
 
-    index = build(texts(), n)
+    index = build(rows(), n)
     if not index.told.any():
         raise LlamaError(f"no row of {len(names):,} is long enough to be told from other text")
     return Benchmark(names, index)

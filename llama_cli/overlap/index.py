@@ -6,10 +6,11 @@
 The rule is Brown et al.'s (2020, appendix C): a row and a document overlap where they have 13 words
 in a row in common, whatever their case and punctuation. A text of 8 to 12 words is one gram, the
 whole of it; of a shorter one nothing can be told, for by chance it is in much (they too take no
-fewer than 8). A gram in more than 10 rows is a form that they are all written in, and is ignored.
+fewer than 8). A gram in more than 10 rows of one benchmark is a form that they are written in, and
+is ignored.
 
-An index is a few arrays and never grows with the documents: 8 bytes for each gram of each row to
-compare, 12 to name the row, and a filter of two bytes a gram.
+An index is a few arrays and never grows with the documents: for each gram of each row 8 bytes to
+compare, 12 to name the row, and 16 to 32 of a filter that most grams of a document end at.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Overlap:
     of: int
 
 
-def build(texts: Iterable[Sequence[str]], n: int = N) -> Index:
-    """Index rows, each of which is one or more texts.
+def build(rows: Iterable[tuple[int, Sequence[str]]], n: int = N) -> Index:
+    """Index rows: the number of the benchmark each is of, which rises, and its texts.
 
     Raises:
         ValueError: n is below 1.
@@ -71,40 +72,48 @@ def build(texts: Iterable[Sequence[str]], n: int = N) -> Index:
     pairs: list[tuple[Keys, int]] = []
     heads: list[Keys] = []
     short: set[int] = set()
-    count = 0
-    for count, row in enumerate(texts, 1):
-        for found in filter(_tells(n), map(words, row)):
+    parts: list[int] = []
+    for row, (part, texts) in enumerate(rows):
+        parts.append(part)
+        for found in filter(_tells(n), map(words, texts)):
             size = min(n, len(found))
-            pairs.append((grams(found, size), count - 1))
+            pairs.append((grams(found, size), row))
             if size < n:
                 short.add(size)
                 heads.append(grams(found[:LEAST], LEAST))
-    keys, starts, rows = _grouped(pairs)
-    told = np.zeros(count, bool)
-    told[rows] = True
+    keys, starts, of = _grouped(pairs, np.array(parts, np.int32))
+    told = np.zeros(len(parts), bool)
+    told[of] = True
     head = np.unique(np.concatenate([np.empty(0, U64), *heads]))
-    return Index(n, sorted(short), head, keys, starts, rows, told, _filter(keys))
+    return Index(n, sorted(short), head, keys, starts, of, told, _filter(keys))
 
 
 def _tells(n: int) -> Callable[[Keys], bool]:
     return lambda found: len(found) >= min(n, LEAST)
 
 
-def _grouped(pairs: Sequence[tuple[Keys, int]]) -> tuple[Keys, Places, Rows]:
-    """Sort grams, each once a row, and leave out those of many rows."""
+def _grouped(pairs: Sequence[tuple[Keys, int]], parts: Rows) -> tuple[Keys, Places, Rows]:
+    """Sort grams, each once a row, and leave out those of many rows of one benchmark."""
     keys = np.concatenate([np.empty(0, U64), *(keys for keys, _ in pairs)])
     rows = np.repeat(
         np.array([row for _, row in pairs], np.int32), [len(keys) for keys, _ in pairs]
     )
     order = np.lexsort((rows, keys))
     keys, rows = keys[order], rows[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1])
+    new = _changes(keys) | _changes(rows)
     keys, rows = keys[new], rows[new]
-    unique, counts = np.unique(keys, return_counts=True)
-    few = counts <= COMMON
-    starts = np.concatenate([[0], np.cumsum(counts[few])])
-    return unique[few], starts, rows[np.repeat(few, counts)]
+    run = np.cumsum(_changes(keys) | _changes(parts[rows])) - 1  # of a key in one benchmark
+    few = np.bincount(run)[run] <= COMMON
+    keys, rows = keys[few], rows[few]
+    starts = np.flatnonzero(_changes(keys))
+    return keys[starts], np.append(starts, len(keys)), rows
+
+
+def _changes(values: Keys | Rows) -> NDArray[np.bool_]:
+    """Mark each value that is not the one before it, the first too."""
+    changes = np.ones(len(values), bool)
+    changes[1:] = values[1:] != values[:-1]
+    return changes
 
 
 def _filter(keys: Keys) -> NDArray[np.bool_]:

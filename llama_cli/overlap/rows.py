@@ -43,17 +43,19 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(inner)
 
 
-def read_texts(paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the place and the texts of each row; a directory stands for all such files in it.
+def read_texts(paths: Iterable[Path]) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield the number of its file, its place and its texts for each row.
+
+    A directory stands for all such files in it.
 
     Raises:
         NotReadyError: there is no such file, or none in a directory.
         DataError: a line is not JSON.
     """
-    for path in paths:
-        for file in _files(path):
-            for line, row in _rows(file):
-                yield f"{file}:{line}", list(strings(row))
+    files = [file for path in paths for file in _files(path)]
+    for number, file in enumerate(files):
+        for line, row in _rows(file):
+            yield number, f"{file}:{line}", list(strings(row))
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from llama_cli.errors import DataError, NotReadyError
 from llama_cli.filters.contamination import keep_apart, read_benchmark
 from llama_cli.overlap.grams import grams, grams_of
-from llama_cli.overlap.index import build, find
+from llama_cli.overlap.index import build as index_of
+from llama_cli.overlap.index import find
 from llama_cli.overlap.rows import read_texts, strings
 from llama_cli.overlap.words import WINDOW, plain, words
 from llama_cli.records import Document, Rejected
@@ -26,6 +27,10 @@ def text(count: int) -> str:
 
 ROW = text(30)
 PART = ROW.split()
+
+
+def build(rows, n=13):
+    return index_of([(0, row) for row in rows], n)
 
 
 def rows_of(index, document: str) -> list[int]:
@@ -120,6 +125,12 @@ def test_a_gram_of_ten_rows_tells_of_each_and_one_of_eleven_of_none():
         assert index.told.all()  # by their own words
 
 
+def test_the_rows_of_another_benchmark_do_not_make_a_gram_common():
+    form = text(13)
+    rows = [(part, [f"{form} {text(13)}"]) for part in (0, 1, 2) for _ in range(6 + 3 * part)]
+    assert rows_of(index_of(rows), form) == list(range(6 + 9))  # of the third there are 12
+
+
 def test_an_overlap_counts_the_grams_that_are_shared():
     index = build([[ROW]])
     overlap = find(index, " ".join(["x", *PART[:15]]))
@@ -153,7 +164,7 @@ def test_rows_are_read_in_every_shape(tmp_path):
     (tmp_path / "d.json").write_text('[{"an answer": 1}]')
     (tmp_path / "e.json").write_text('{"version": 1, "data": [{"q": "seven"}]}')
     (tmp_path / "PROVENANCE.txt").write_text("not a row")
-    found = [(name.rpartition("/")[2], texts) for name, texts in read_texts([tmp_path])]
+    found = [(name.rpartition("/")[2], texts) for _, name, texts in read_texts([tmp_path])]
     assert found == [
         ("a.jsonl:1", ["one"]),
         ("a.jsonl:3", ["two"]),
