@@ -111,15 +111,23 @@ def test_a_figure_of_any_other_scorer_bears_its_name_and_stands_alone(name):
     assert score.protocol["agreement"] == f"{name} Pearson 0.750, AUROC 0.875, n = 40"
 
 
-def test_truth_is_told_by_two_judges_neither_of_which_is_the_papers():
+@pytest.mark.parametrize(
+    ("truth", "info", "named"),
+    [
+        ("linear:truth", "linear:info", "linear:truth+info"),
+        ("command:a.py", "linear:info", "command:a.py+linear:info"),
+        ("perspective", "perspective", "perspective"),
+    ],
+)
+def test_truth_is_told_by_two_judges_neither_of_which_is_the_papers(truth, info, named):
     request = Request("truthfulqa", "0", "complete", {"question": "Who?"}, prompt="a")
     response = Response(request, completions=[" Me."])
-    tools = Tools({"truth": Half("linear:truth"), "info": Half("linear:info")})
+    tools = Tools({"truth": Half(truth), "info": Half(info)})
     scores = list(summarise(grade([response], tools)))
     assert [(score.metric, score.value, score.reported) for score in scores] == [
-        ("truthful/linear:truth+info", 1.0, {}),
-        ("truthful*informative/linear:truth+info", 1.0, {}),
-        ("informative/linear:truth+info", 1.0, {}),
+        (f"truthful/{named}", 1.0, {}),
+        (f"truthful*informative/{named}", 1.0, {}),
+        (f"informative/{named}", 1.0, {}),
     ]
 
 

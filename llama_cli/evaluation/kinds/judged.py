@@ -11,7 +11,7 @@ from llama_cli.evaluation.request import Request, Response
 from llama_cli.evaluation.task import Mark, Row, Scorer, Tools
 
 TOGETHER = 4096  # texts that are scored at a time; ours: a scorer may be a program to start
-PAPERS = "perspective"  # the one scorer of the paper's that can still be asked
+PAPERS = {"toxicity": "perspective"}  # the paper's judges of truth are gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Judged:
             NotReadyError: a scorer is missing.
         """
         scorers = {name: tools.scorer(name) for name in self.texts}
-        suffix, facts = suffix_of(scorers.values()), facts_of(scorers.values())
+        suffix, facts = suffix_of(scorers), facts_of(scorers.values())
         responses = iter(responses)
         while part := list(islice(responses, TOGETHER)):
             judged = [self._numbers(name, scorer, part) for name, scorer in scorers.items()]
@@ -69,13 +69,14 @@ class Judged:
         return numbers
 
 
-def suffix_of(scorers: Iterable[Scorer]) -> str:
+def suffix_of(scorers: Mapping[str, Scorer]) -> str:
     """Put the scorers' names behind a metric, unless they are the paper's.
 
     So a figure of ours never stands beside one of the paper's that means something else.
     """
-    names = dict.fromkeys(getattr(each, "name", PAPERS) for each in scorers)
-    if set(names) <= {PAPERS}:
+    named = {what: each.name for what, each in scorers.items() if hasattr(each, "name")}
+    names = list(dict.fromkeys(named.values()))
+    if not named or named == PAPERS:
         return ""
     parts = [name.partition(":")[2] for name in names if name.startswith("linear:")]
     if len(parts) == len(names):
