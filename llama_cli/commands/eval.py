@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_cli.commands._eval_options import asked, asking_options
+from llama_cli.commands._eval_overlap import AGAINST, NGRAM, found
+from llama_cli.commands._eval_scorers import SCORER, opened
 from llama_cli.commands._eval_summarise import tell
 from llama_cli.commands._model import find_source, load_engine, model_options, pick_device
 from llama_cli.commands._options import Worded, stream_options
@@ -23,6 +25,8 @@ WORDS = {
     "render": "_eval_render",
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
+    "overlap": "_eval_overlap",
+    "fit-scorer": "_eval_fit_scorer",
     "sandbox-check": "_eval_sandbox_check",
 }
 
@@ -33,6 +37,9 @@ WORDS = {
 @click.option(
     "--rows", type=click.Path(path_type=Path), metavar="FILE", help="Write each row's mark here."
 )
+@SCORER
+@AGAINST
+@NGRAM
 @click.option("--unsafe", is_flag=True, help="Run generated programs without a sandbox.")
 @click.option(
     "--list",
@@ -50,6 +57,9 @@ def command(
     device: str,
     batch: int,
     rows: Path | None,
+    scorers: tuple[str, ...],
+    against: tuple[str, ...],
+    ngram: int,
     unsafe: bool,
     dry_run: bool,
     **asking: Any,
@@ -66,6 +76,8 @@ def command(
       llama eval bits_per_byte --model runs/first --data held-out.jsonl.zst
       llama eval piqa arc_easy --data benchmarks/ --rows rows.jsonl -o scores.jsonl
       llama eval render piqa --data benchmarks/ | ./any-model | llama eval grade
+      llama eval realtoxicityprompts_basic --data benchmarks/ --scorer linear:toxicity.safetensors
+      llama eval boolq --data benchmarks/ --against corpus.jsonl.zst
       llama eval --list
       llama eval sandbox-check
     """
@@ -75,9 +87,12 @@ def command(
         return
     from llama_cli.evaluation.tools import need, open_tools
 
-    with open_tools(unsafe=unsafe, jobs=run.jobs or os.cpu_count() or 1) as tools:
+    jobs = run.jobs or os.cpu_count() or 1
+    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
         need(wanted.tasks, tools)
+        contacts = found(run, wanted, against, ngram) if against else []
 
+        from llama_cli.evaluation.contamination import apart
         from llama_cli.evaluation.grade import grade
         from llama_cli.evaluation.local import local
         from llama_cli.evaluation.render import Fit
@@ -87,7 +102,7 @@ def command(
         engine = load_engine(source, pick_device(device, run.settings.command))
         fit = Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)
         answer = local(engine, name=str(source.directory), batch=batch)
-        graded = grade(answer(wanted.requests(fit)), tools)
+        graded = apart(grade(answer(wanted.requests(fit)), tools), contacts)
         tell(run, summarise(_kept(graded, rows)))
 
 
