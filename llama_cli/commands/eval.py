@@ -23,6 +23,7 @@ WORDS = {
     "render": "_eval_render",
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
+    "compare": "_eval_compare",
     "sandbox-check": "_eval_sandbox_check",
 }
 

@@ -1,0 +1,208 @@
+"""Two runs on the same rows, compared row by row: how far apart, and whether that is chance.
+
+Rows are paired by task and id, so what is hard for both weighs nothing: a test of the pairs finds
+differences several times smaller than one of the two figures (Miller, 2024,
+https://arxiv.org/abs/2411.00640, section 4.2; McNemar, 1947). Figures of rows that are right or
+wrong are in percent, as the paper's; others are in the unit of their rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import numpy as np
+import orjson
+
+from llama_cli.errors import LlamaError
+from llama_cli.evaluation import statistics
+from llama_cli.evaluation.request import Graded
+from llama_cli.evaluation.statistics import ALPHA, Interval, Numbers
+
+Key = tuple[str, str]  # a row's task and id
+Rows = Mapping[Key, Mapping[str, float]]
+Verdict = Literal["higher", "lower", "no difference shown"]
+
+RESAMPLES = 2_000  # for the interval of one run; ours: the difference's has statistics.TIMES
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric of one task in two runs, A and B, on the rows that both have.
+
+    `test` is "mcnemar" where every value is 0 or 1, and then rows flip: `gained` are right in B
+    alone, `lost` in A alone. It is "bootstrap" elsewhere, and then they are the rows whose value
+    rose or fell. `p_corrected` is Holm's, over all comparisons made together, and decides
+    `verdict`, which is about B: a higher figure need not be a better one. `smallest` is the
+    difference that as many rows, as unlike, show four times in five.
+    """
+
+    task: str
+    metric: str
+    n: int
+    unit: Literal["percent", "value"]
+    a: float
+    a_interval: Interval
+    b: float
+    b_interval: Interval
+    difference: float
+    difference_interval: Interval
+    gained: int
+    lost: int
+    test: Literal["mcnemar", "bootstrap"]
+    p: float
+    p_corrected: float
+    smallest: float
+    verdict: Verdict
+
+    def to_json(self) -> bytes:
+        """Write one line, without its end."""
+        fields = asdict(self).items()  # orjson writes no named tuple
+        return orjson.dumps({k: list(v) if isinstance(v, tuple) else v for k, v in fields})
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """Rows that only one of the runs has, by task; they are not compared."""
+
+    only_a: Mapping[str, int]
+    only_b: Mapping[str, int]
+
+
+def read_graded(line: bytes) -> Graded:
+    """Read one row of a run.
+
+    Raises:
+        ValueError: it is no graded row, or a value is no number.
+    """
+    try:
+        row = Graded.from_json(line)
+    except TypeError as error:  # a field is missing
+        raise ValueError(f"no graded row: {error}") from None
+    if not isinstance(row.values, dict):
+        raise ValueError(f"no graded row: values is a {type(row.values).__name__}")
+    wrong = [name for name, value in row.values.items() if not _is_number(value)]
+    if wrong:
+        raise ValueError(f"value '{wrong[0]}' is {row.values[wrong[0]]!r}, not a number")
+    return row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def held(rows: Iterable[Graded], where: str) -> Rows:
+    """Hold the values of a run by task and id.
+
+    Raises:
+        LlamaError: a row comes twice, so it is not known which to compare; or there is none.
+    """
+    found: dict[Key, Mapping[str, float]] = {}
+    for row in rows:
+        if (row.task, row.id) in found:
+            raise LlamaError(f"{where}: row '{row.id}' of {row.task} comes twice")
+        found[row.task, row.id] = row.values
+    if not found:
+        raise LlamaError(f"{where}: no rows to compare")
+    return found
+
+
+def unpaired(a: Rows, b: Rows) -> Unpaired:
+    """Count the rows that have no other, by task."""
+    return Unpaired(
+        Counter(task for task, _ in a if (task, _) not in b),
+        Counter(task for task, _ in b if (task, _) not in a),
+    )
+
+
+def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
+    """Compare every metric of every task that both runs have, in A's order.
+
+    Raises:
+        LlamaError: no row is in both.
+    """
+    found = [
+        compare_pairs(task, metric, pairs, seed=seed)
+        for (task, metric), pairs in _paired(a, b).items()
+    ]
+    if not found:
+        raise LlamaError("no row of A is in B, so there is nothing to compare")
+    corrected = statistics.holm([each.p for each in found])
+    return [_judged(each, p) for each, p in zip(found, corrected, strict=True)]
+
+
+def _paired(a: Rows, b: Rows) -> dict[Key, list[tuple[float, float]]]:
+    """Give the pairs of values by task and metric."""
+    found: dict[Key, list[tuple[float, float]]] = {}
+    for key, values in a.items():
+        other = b.get(key, {})
+        for metric, value in values.items():
+            if metric in other:
+                found.setdefault((key[0], metric), []).append((value, other[metric]))
+    return found
+
+
+def compare_pairs(
+    task: str, metric: str, pairs: Sequence[tuple[float, float]], *, seed: int = 0
+) -> Comparison:
+    """Compare one metric; the verdict is that of this test alone."""
+    a, b = np.asarray(pairs, dtype=np.float64).T
+    marks = statistics.are_marks(a) and statistics.are_marks(b)
+    change = b - a
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    scale = 100.0 if marks else 1.0
+    p = statistics.mcnemar(gained, lost) if marks else statistics.bootstrap_p(change, seed=seed)
+    return _judged(
+        Comparison(
+            task=task,
+            metric=metric,
+            n=len(pairs),
+            unit="percent" if marks else "value",
+            a=scale * float(a.mean()),
+            a_interval=_scaled(_interval(a, marks, seed), scale),
+            b=scale * float(b.mean()),
+            b_interval=_scaled(_interval(b, marks, seed), scale),
+            difference=scale * float(change.mean()),
+            difference_interval=_scaled(statistics.bootstrap(change, seed=seed), scale),
+            gained=gained,
+            lost=lost,
+            test="mcnemar" if marks else "bootstrap",
+            p=p,
+            p_corrected=p,
+            smallest=scale * _smallest(change, gained + lost, marks),
+            verdict="no difference shown",
+        ),
+        p,
+    )
+
+
+def _interval(values: Numbers, marks: bool, seed: int) -> Interval:
+    if marks:
+        return statistics.wilson(int(values.sum()), values.size)
+    return statistics.bootstrap(values, seed=seed, times=RESAMPLES)
+
+
+def _smallest(change: Numbers, flips: int, marks: bool) -> float:
+    if marks:
+        return statistics.smallest_paired_flips(flips, change.size)
+    return statistics.smallest_paired(float(change.std()), change.size)
+
+
+def _scaled(interval: Interval, scale: float) -> Interval:
+    return Interval(*(scale * end for end in interval))
+
+
+def _judged(comparison: Comparison, p: float) -> Comparison:
+    verdict: Verdict = "no difference shown"
+    if p <= ALPHA:
+        verdict = "higher" if comparison.difference > 0 else "lower"
+    return replace(comparison, p_corrected=p, verdict=verdict)
+
+
+def models(rows: Iterable[Graded], seen: set[str]) -> Iterator[Graded]:
+    """Pass rows on, and note which models answered them."""
+    for row in rows:
+        seen.add(row.model)
+        yield row

@@ -1,0 +1,91 @@
+"""A comparison as people read it: a table of numbers, and what they say in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from llama_cli.evaluation.compare import Comparison, Unpaired
+from llama_cli.evaluation.statistics import Interval
+from llama_cli.evaluation.tables import lay_out
+
+COLUMNS = ("task", "metric", "rows", "A", "B", "B - A", "up", "down", "p", "shows")
+NAMED = 20  # comparisons of one verdict that are named; ours: the table has them all
+
+
+def describe(comparisons: Sequence[Comparison], alone: Unpaired, a: str = "", b: str = "") -> str:
+    """Lay out every comparison, and say below what was found; `a` and `b` name the models."""
+    table = lay_out(COLUMNS, map(_row, comparisons), left=("task", "metric"))
+    return "\n".join([table, "", *_verdicts(comparisons), *_notes(comparisons, alone, a, b)])
+
+
+def _row(found: Comparison) -> list[str]:
+    return [
+        found.task,
+        found.metric,
+        f"{found.n:,}",
+        _figure(found, found.a, found.a_interval),
+        _figure(found, found.b, found.b_interval),
+        _figure(found, found.difference, found.difference_interval, sign="+"),
+        f"{found.gained:,}",
+        f"{found.lost:,}",
+        shown_p(found.p_corrected),
+        _number(found, found.smallest),
+    ]
+
+
+def _figure(found: Comparison, value: float, interval: Interval, sign: str = "") -> str:
+    low, high = (_number(found, end, sign) for end in interval)
+    return f"{_number(found, value, sign)} ({low}, {high})"
+
+
+def _number(found: Comparison, value: float, sign: str = "") -> str:
+    digits = 1 if found.unit == "percent" else 3
+    return f"{value + 0.0:{sign}.{digits}f}"
+
+
+def shown_p(p: float) -> str:
+    """Write a p value in a few characters.
+
+    >>> shown_p(0.04321), shown_p(8.58e-06), shown_p(1.0)
+    ('0.043', '9e-06', '1.000')
+    """
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def _verdicts(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    heads = {
+        "higher": "B is higher than A",
+        "lower": "B is lower than A",
+        "no difference shown": "no difference shown",
+    }
+    for verdict, head in heads.items():
+        if names := [_name(each) for each in comparisons if each.verdict == verdict]:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            yield f"{head}: {', '.join(names[:NAMED])}{more}"
+
+
+def _name(found: Comparison) -> str:
+    if not found.gained and not found.lost:
+        return f"{found.task} {found.metric} (every row is the same)"
+    if found.verdict == "no difference shown":
+        return f"{found.task} {found.metric} (one of {_number(found, found.smallest)} would show)"
+    return f"{found.task} {found.metric} by {_number(found, abs(found.difference))}"
+
+
+def _notes(comparisons: Sequence[Comparison], alone: Unpaired, a: str, b: str) -> Iterator[str]:
+    if a or b:
+        yield f"A is {a or 'not named'}; B is {b or 'not named'}"
+    for name, other, counts in (("A", "B", alone.only_a), ("B", "A", alone.only_b)):
+        if counts:
+            tasks = ", ".join(f"{task} {number:,}" for task, number in sorted(counts.items()))
+            yield f"in {name} and not in {other}, so not compared: {tasks}"
+    many = f", corrected for {len(comparisons)} comparisons (Holm)" * (len(comparisons) > 1)
+    yield f"(low, high) is a 95% interval; p is of {_tests(comparisons)}{many}"
+    yield "up and down are the rows that B gets higher and lower"
+    yield "shows is the difference that as many rows, as unlike, would show four times in five"
+
+
+def _tests(comparisons: Iterable[Comparison]) -> str:
+    names = {"mcnemar": "McNemar's exact test", "bootstrap": "the paired bootstrap"}
+    used = {each.test for each in comparisons}
+    return " or ".join(word for test, word in names.items() if test in used)
