@@ -43,7 +43,9 @@ SEEDS = click.IntRange(0, 2**32 - 1)  # what every generator takes
 OUTPUT = click.Path(path_type=Path)
 STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")
 STDOUT = Path("-")
-WRITTEN = ("output", "rejects", "report", "held_out", "rows")  # each a file of its own
+WRITTEN = (  # each a file of its own
+    *("output", "rejects", "report", "held_out", "rows", "markdown", "json", "picture"),
+)
 OWN = ("config", "show_config", "color")  # not settings of the command itself
 
 

@@ -24,6 +24,7 @@ WORDS = {
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
     "compare": "_eval_compare",
+    "report": "_eval_report",
     "sandbox-check": "_eval_sandbox_check",
 }
 
