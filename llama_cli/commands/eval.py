@@ -23,6 +23,7 @@ WORDS = {
     "render": "_eval_render",
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
+    "check": "_eval_check",
     "compare": "_eval_compare",
     "report": "_eval_report",
     "sandbox-check": "_eval_sandbox_check",

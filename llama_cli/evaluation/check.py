@@ -8,17 +8,21 @@ Labels are judged by the fields of the official formats, so that a row is told f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from llama_cli.evaluation.data import Data, locate
 from llama_cli.evaluation.labels import complaint
 from llama_cli.evaluation.official import HASHES, ROWS
 from llama_cli.evaluation.rows import Placed, Row
+from llama_cli.evaluation.task import Task
 
 NAMED = 20  # findings of one kind that are told one by one; ours
 IDS = ("id", "qID", "ind", "idx", "task_id", "question_id", "pair_id", "unique_id", "source_id")
@@ -45,6 +49,14 @@ class Finding:
     def to_json(self) -> bytes:
         """Write one line, without its end."""
         return orjson.dumps(asdict(self))
+
+
+def check_task(task: Task, data: Data) -> Iterator[Finding]:
+    """Look at the files and rows of a benchmark; documents are not looked at."""
+    if task.files is None:
+        return
+    found = locate(task.name, task.files, data.directories)
+    yield from check(task.name, chain.from_iterable(found), data.rows(task))
 
 
 def check(task: str, files: Iterable[Path], rows: Iterable[Placed]) -> Iterator[Finding]:
@@ -94,29 +106,22 @@ def check_rows(
 ) -> Iterator[Finding]:
     """Check the label of each row, look for rows that stand twice, and count them."""
     count, twice = 0, Twice(task)
-    told = dict.fromkeys(("label", "twice"), 0)
+    told: Counter[Level] = Counter()
     for where, line, row in rows:
         count += 1
-        if message := complaint(row):
-            told["label"] += 1
-            if told["label"] <= NAMED:
-                yield Finding("error", task, where, line, message)
-        for finding in twice.seen(where, line, row):
-            told["twice"] += 1
-            if told["twice"] <= NAMED:
+        wrong = complaint(row)
+        found = [Finding("error", task, where, line, wrong)] if wrong else []
+        for finding in (*found, *twice.seen(where, line, row)):
+            told[finding.level] += 1
+            if told[finding.level] <= NAMED:
                 yield finding
-    yield from _more(task, told)
+    if told["error"] > NAMED:
+        yield Finding(
+            "error", task, "", 0, f"{told['error']:,} rows with a wrong label or id in all"
+        )
+    if told["note"]:
+        yield Finding("note", task, "", 0, f"{told['note']:,} rows or questions stand twice")
     yield count_finding(task, count, official)
-
-
-def _more(task: str, told: Mapping[str, int]) -> Iterator[Finding]:
-    words: Sequence[tuple[str, Level, str]] = (
-        ("label", "error", "rows with a wrong label in all"),
-        ("twice", "note", "rows that stand twice in all"),
-    )
-    for kind, level, word in words:
-        if told[kind] > NAMED:
-            yield Finding(level, task, "", 0, f"{told[kind]:,} {word}")
 
 
 def count_finding(task: str, count: int, official: Mapping[str, int] = ROWS) -> Finding:

@@ -2,13 +2,20 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from llama_cli.cli import main
+from llama_cli.commands._eval_check import look
+from llama_cli.errors import LlamaError
 from llama_cli.evaluation.check import check, check_files, check_rows, count_finding, errors
+from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.labels import complaint
 from llama_cli.evaluation.official import HASHES, ROWS
 from llama_cli.evaluation.rows import read_jsonl
+from llama_cli.evaluation.tasks import TASKS
 from tests.shell import SHARED
 
 ARC = {
@@ -109,7 +116,7 @@ def test_many_wrong_labels_are_counted_and_the_first_are_named():
     rows = [{**ARC, "id": str(n), "answerKey": "E"} for n in range(102)]
     found = errors(check_rows("arc_easy", placed(*rows)))
     assert len(found) == 21
-    assert str(found[-1]) == "arc_easy: 102 rows with a wrong label in all"
+    assert str(found[-1]) == "arc_easy: 102 rows with a wrong label or id in all"
 
 
 # -- rows that stand twice --
@@ -130,6 +137,13 @@ def test_two_rows_of_one_id_are_an_error():
     other = {**ARC, "question": {**ARC["question"], "stem": "Who?"}}
     (wrong,) = errors(check_rows("arc_easy", placed(ARC, other)))
     assert str(wrong) == "rows.jsonl:2: its id 'Mercury_1' is that of line 1"
+
+
+def test_an_error_is_told_after_any_number_of_notes():
+    rows = [{"question": "?", "answer": ["x"]}] * 50
+    found = list(check_rows("nq_open", placed(*rows, {"question": "!", "answer": []})))
+    assert [str(each) for each in errors(found)] == ["rows.jsonl:51: no answer"]
+    assert "nq_open: 49 rows or questions stand twice" in map(str, found)
 
 
 def test_the_first_place_is_named_by_its_file_where_it_is_another():
@@ -186,3 +200,57 @@ def test_the_official_files_are_right():
         "the published file, byte for byte (sha256 dfb36986ce05…)",
         "1,508 of 1,508 rows",
     ]
+
+
+# -- the command, and before a run --
+
+
+@pytest.fixture
+def benchmarks(tmp_path):
+    rows = [
+        {**ARC, "id": str(n), "question": {**ARC["question"], "stem": str(n)}} for n in range(3)
+    ]
+    return write(tmp_path, rows)
+
+
+def write(directory, rows):
+    path = directory / "arc_easy" / "ARC-Easy-Test.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
+
+
+def llama(*arguments):
+    return CliRunner().invoke(main, ["eval", "check", *map(str, arguments)])
+
+
+def test_findings_are_written_as_lines_and_told(benchmarks, tmp_path):
+    done = llama("arc_easy", "--data", benchmarks, "-o", tmp_path / "f.jsonl")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "note: arc_easy: 3 of 2,376 rows" in done.stderr
+    found = [json.loads(line) for line in (tmp_path / "f.jsonl").read_text().splitlines()]
+    assert [each["level"] for each in found] == ["note"]
+
+
+def test_wrong_labels_end_with_1_and_are_told_in_one_line(benchmarks):
+    write(benchmarks, [{**ARC, "id": "a", "answerKey": "D"}, {**ARC, "id": "b", "answerKey": "D"}])
+    done = llama("arc_easy", "--data", benchmarks, "-q", "-o", "/dev/null")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"llama eval: {benchmarks}/arc_easy/ARC-Easy-Test.jsonl:1: "
+        "label 'D' is none of its options 1, 2, 3, 4, and 1 more\n"
+    )
+
+
+def test_a_run_does_not_begin_with_a_wrong_label(benchmarks):
+    data = Data([benchmarks])
+    said = []
+    run = SimpleNamespace(say=said.append)
+    look(run, [TASKS["arc_easy"], TASKS["bits_per_byte"]], data)
+    assert said == ["arc_easy: 3 of 2,376 rows"]
+    write(benchmarks, [ARC, {**ARC, "id": "b"}])
+    look(run, [TASKS["arc_easy"]], data)
+    assert said[1:] == ["arc_easy: 1 rows or questions stand twice", "arc_easy: 2 of 2,376 rows"]
+    write(benchmarks, [{**ARC, "answerKey": "D"}])
+    with pytest.raises(LlamaError, match=r"Test\.jsonl:1: label 'D' is none"):
+        look(run, [TASKS["arc_easy"]], data)
