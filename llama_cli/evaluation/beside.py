@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_cli.evaluation import statistics
-from llama_cli.evaluation.official import ROWS
+from llama_cli.evaluation.official import official_rows
 from llama_cli.evaluation.published import Cell, Published, same, settings
 from llama_cli.evaluation.statistics import Interval
 from llama_cli.records import Score
@@ -88,12 +88,12 @@ def interval(score: Score, found: Published | None = None) -> Interval | None:
     """
     if score.stderr is None:
         return None
-    scale = 1.0 if found and found.unit == "fraction" else 100.0
-    share = score.value / scale
-    if score.rows and 0 <= share <= 1:
-        binomial = scale * math.sqrt(share * (1 - share) / score.rows)
-        if math.isclose(score.stderr, binomial, rel_tol=SAME, abs_tol=SAME):
-            return _scaled(statistics.wilson(share * score.rows, score.rows), scale)
+    for scale in (1.0, 100.0) if found and found.unit == "fraction" else (100.0, 1.0):
+        share = score.value / scale
+        if score.rows and 0 <= share <= 1:
+            binomial = scale * math.sqrt(share * (1 - share) / score.rows)
+            if math.isclose(score.stderr, binomial, rel_tol=SAME, abs_tol=SAME):
+                return _scaled(statistics.wilson(share * score.rows, score.rows), scale)
     half = statistics.normal_quantile((1 + statistics.LEVEL) / 2) * score.stderr
     return Interval(score.value - half, score.value + half)
 
@@ -118,7 +118,7 @@ def differences(score: Score) -> tuple[str, ...]:
 
 
 def _rows(score: Score) -> str:
-    official = ROWS.get(score.task)
+    official = official_rows(score.task)
     if not official or score.group or not score.rows or score.rows == official:
         return ""
     return f"{score.rows:,} rows, where there are {official:,}"

@@ -9,8 +9,9 @@ Labels are judged by the fields of the official formats, so that a row is told f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b, sha256
 from itertools import chain
 from pathlib import Path
@@ -20,13 +21,14 @@ import orjson
 
 from llama_cli.evaluation.data import Data, locate
 from llama_cli.evaluation.labels import complaint
-from llama_cli.evaluation.official import HASHES, ROWS
+from llama_cli.evaluation.official import HASHES, official_rows
 from llama_cli.evaluation.rows import Placed, Row
 from llama_cli.evaluation.task import Task
 
 NAMED = 20  # findings of one kind that are told one by one; ours
 IDS = ("id", "qID", "ind", "idx", "task_id", "question_id", "pair_id", "unique_id", "source_id")
 ANSWERS = ("label", "answer", "answerKey", "answers")
+ODD = (KeyError, TypeError, ValueError, IndexError, AttributeError)  # of a row of another format
 BLOCK = 1 << 20  # bytes hashed at a time
 
 Level = Literal["error", "note"]
@@ -56,13 +58,32 @@ def check_task(task: Task, data: Data) -> Iterator[Finding]:
     if task.files is None:
         return
     found = locate(task.name, task.files, data.directories)
-    yield from check(task.name, chain.from_iterable(found), data.rows(task))
+    yield from check_files(task.name, chain.from_iterable(found), task.files.directory)
+    judge, name = partial(_judged, task), partial(_named, task)
+    yield from check_rows(task.name, data.rows(task), judge=judge, name=name)
 
 
-def check(task: str, files: Iterable[Path], rows: Iterable[Placed]) -> Iterator[Finding]:
-    """Look at the files of a task and at its rows, as `Files.read` gives them."""
-    yield from check_files(task, files)
-    yield from check_rows(task, rows)
+def _judged(task: Task, row: Row) -> str:
+    """Say what is wrong with a row by its format, or else what keeps it from being asked."""
+    if wrong := complaint(row):
+        return wrong
+    try:
+        task.kind.ask(row, task.prompt(row))
+    except ODD as error:
+        return f"not in the official format ({type(error).__name__}: {error})"
+    return ""
+
+
+def _named(task: Task, row: Row) -> Any:
+    try:
+        return task.id(row)
+    except ODD:
+        return None  # it has been judged
+
+
+def own_id(row: Row) -> Any:
+    """Give the id that a row has, by the names that benchmarks have for it."""
+    return next((row[name] for name in IDS if row.get(name) not in (None, "")), None)
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
@@ -74,11 +95,11 @@ def errors(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def check_files(
-    task: str, files: Iterable[Path], known: Mapping[str, str] = HASHES
+    task: str, files: Iterable[Path], directory: str = "", *, known: Mapping[str, str] = HASHES
 ) -> Iterator[Finding]:
-    """Compare each file whose published hash is known with it."""
+    """Compare each file whose published hash is known with it; `directory` is its benchmark's."""
     for path in files:
-        wanted = known.get(f"{task}/{path.name}")
+        wanted = known.get(f"{directory or task}/{path.name}")
         if wanted is None:
             continue
         found = file_hash(path)
@@ -102,14 +123,18 @@ def file_hash(path: Path) -> str:
 
 
 def check_rows(
-    task: str, rows: Iterable[Placed], official: Mapping[str, int] = ROWS
+    task: str,
+    rows: Iterable[Placed],
+    *,
+    judge: Callable[[Row], str] = complaint,
+    name: Callable[[Row], Any] = own_id,
 ) -> Iterator[Finding]:
     """Check the label of each row, look for rows that stand twice, and count them."""
-    count, twice = 0, Twice(task)
+    count, twice = 0, Twice(task, name)
     told: Counter[Level] = Counter()
     for where, line, row in rows:
         count += 1
-        wrong = complaint(row)
+        wrong = judge(row)
         found = [Finding("error", task, where, line, wrong)] if wrong else []
         for finding in (*found, *twice.seen(where, line, row)):
             told[finding.level] += 1
@@ -121,16 +146,16 @@ def check_rows(
         )
     if told["note"]:
         yield Finding("note", task, "", 0, f"{told['note']:,} rows or questions stand twice")
-    yield count_finding(task, count, official)
+    yield count_finding(task, count)
 
 
-def count_finding(task: str, count: int, official: Mapping[str, int] = ROWS) -> Finding:
+def count_finding(task: str, count: int) -> Finding:
     """Say how many of how many rows there are; none is an error.
 
     >>> str(count_finding("piqa", 919))
     'piqa: 919 of 1,838 rows'
     """
-    known = official.get(task)
+    known = official_rows(task)
     if count == 0:
         return Finding("error", task, "", 0, "no rows")
     if known is None:
@@ -148,8 +173,8 @@ class Twice:
     Of each row digests are held, and where it was.
     """
 
-    def __init__(self, task: str) -> None:
-        self.task = task
+    def __init__(self, task: str, name: Callable[[Row], Any] = own_id) -> None:
+        self.task, self.name = task, name
         self._places: dict[bytes, tuple[str, int]] = {}
 
     def seen(self, where: str, line: int, row: Row) -> Iterator[Finding]:
@@ -165,7 +190,7 @@ class Twice:
         elif len(question) < len(content) and (first := self._before("asked", question, place)):
             told = f"the same question as {_at(first, where)}, with another answer"
             yield self._finding("note", place, told)
-        name = next((row[name] for name in IDS if row.get(name) not in (None, "")), None)
+        name = self.name(row)
         if name is not None and (first := self._before("id", name, place)):
             yield self._finding("error", place, f"its id {name!r} is that of {_at(first, where)}")
 

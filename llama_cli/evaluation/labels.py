@@ -52,11 +52,15 @@ def _arc(row: Row) -> str:
 
 
 def _race(row: Row) -> str:
-    for number, (answer, options) in enumerate(zip(row["answers"], row["options"], strict=False)):
-        if wrong := _among(answer, "ABCDEFGH"[: len(options)], options):
+    """Judge the question that the row is for, or all of the article."""
+    answers, options = row["answers"], row["options"]
+    if len(answers) != len(options):
+        return f"{len(answers)} answers to {len(options)} questions"
+    numbers = [row["number"]] if "number" in row else range(len(answers))
+    for number in numbers:
+        names = "ABCDEFGH"[: len(options[number])]
+        if wrong := _among(answers[number], tuple(names), options[number]):
             return f"question {number + 1}: {wrong}"
-    if len(row["answers"]) != len(row["options"]):
-        return f"{len(row['answers'])} answers to {len(row['options'])} questions"
     return ""
 
 
@@ -65,14 +69,10 @@ def _boolq(row: Row) -> str:
 
 
 def _answered(row: Row) -> str:
-    answer = row["answer"]
-    if not answer:
+    if not row["answer"]:
         return "no answer"
-    return (
-        "no '####' before a final answer"
-        if isinstance(answer, str) and "####" not in answer
-        else ""
-    )
+    solved = row.keys() == {"question", "answer"} and isinstance(row["answer"], str)  # GSM8K
+    return "no '####' before a final answer" if solved and "####" not in row["answer"] else ""
 
 
 def _math(row: Row) -> str:
@@ -115,7 +115,7 @@ FORMATS: tuple[tuple[frozenset[str], Judge], ...] = (
     ),  # WinoGrande
     (
         frozenset({"question", "A", "B", "C", "D", "answer"}),
-        lambda row: _among(row["answer"], "ABCD", _pairs(*"ABCD")(row)),
+        lambda row: _among(row["answer"], tuple("ABCD"), _pairs(*"ABCD")(row)),
     ),  # MMLU
     (frozenset({"question", "answer"}), _answered),  # GSM8K, NaturalQuestions, TriviaQA
     (frozenset({"problem", "solution"}), _math),

@@ -32,6 +32,18 @@ ROWS: Mapping[str, int] = {
     "truthfulqa": 817,
 }
 
+
+def official_rows(task: str) -> int | None:
+    """Give how many rows a task has, of which "gsm8k@100" and others are variants.
+
+    >>> official_rows("gsm8k@100"), official_rows("triviaqa")
+    (1319, None)
+    """
+    name = task.partition("@")[0]
+    variants = (name, name.rpartition("_")[0])  # truthfulqa_mc
+    return next((ROWS[each] for each in variants if each in ROWS), None)
+
+
 HASHES: Mapping[str, str] = {
     # github.com/openai/grade-school-math
     "gsm8k/test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",

@@ -1,6 +1,5 @@
 """Files and rows looked at before a run: what stops it, and what is only said."""
 
-import csv
 import json
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ from click.testing import CliRunner
 from llama_cli.cli import main
 from llama_cli.commands._eval_check import look
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation.check import check, check_files, check_rows, count_finding, errors
+from llama_cli.evaluation.check import check_files, check_rows, check_task, count_finding, errors
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.labels import complaint
 from llama_cli.evaluation.official import HASHES, ROWS
@@ -45,7 +44,7 @@ def test_a_label_outside_its_options_is_an_error_that_names_file_and_line(tmp_pa
     path = tmp_path / "ARC-Easy-Test.jsonl"
     rows = [ARC, {**ARC, "id": "Mercury_2", "answerKey": "A"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (wrong,) = errors(check("arc_easy", [path], read_jsonl([[path]])))
+    (wrong,) = errors(check_rows("arc_easy", read_jsonl([[path]])))
     assert str(wrong) == f"{path}:2: label 'A' is none of its options 1, 2, 3, 4"
     assert json.loads(wrong.to_json())["line"] == 2
 
@@ -104,6 +103,24 @@ def test_each_format_has_its_wrong_labels(row, what):
 )
 def test_right_labels_and_other_formats_are_left_alone(row):
     assert complaint(row) == ""
+
+
+def test_a_label_that_is_two_letters_of_the_options_is_none():
+    row = {"question": "", **dict(zip("ABCD", "wxyz", strict=True)), "answer": "AB"}
+    assert complaint(row) == "label 'AB' is none of its options A, B, C, D"
+
+
+def test_the_question_a_row_is_for_is_judged_alone():
+    row = {"article": "", "answers": ["A", "C"], "options": [["a", "b"], ["a", "b"]], "number": 0}
+    assert complaint(row) == ""
+    assert complaint({**row, "number": 1}).startswith("question 2: label 'C'")
+
+
+def test_a_row_that_cannot_be_asked_is_an_error_whatever_its_format(tmp_path):
+    (tmp_path / "NQ-open.dev.jsonl").write_text('{"answer": ["x"]}\n')
+    (wrong,) = errors(check_task(TASKS["nq_open"], Data([tmp_path])))
+    told = "NQ-open.dev.jsonl:1: not in the official format (KeyError: 'question')"
+    assert str(wrong) == f"{tmp_path}/{told}"
 
 
 def test_options_that_are_named_alike_are_an_error():
@@ -168,7 +185,7 @@ def test_a_file_is_told_from_the_published_one_by_its_hash(tmp_path):
     path = tmp_path / "valid.jsonl"
     path.write_text("abc")  # the first example of FIPS 180-2
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    (found,) = check_files("piqa", [path], {"piqa/valid.jsonl": known})
+    (found,) = check_files("piqa", [path], known={"piqa/valid.jsonl": known})
     assert str(found) == f"{path}: the published file, byte for byte (sha256 ba7816bf8f01…)"
     (found,) = check_files("piqa", [path])
     assert found.level == "note"
@@ -186,17 +203,15 @@ def test_the_official_files_are_right():
     benchmarks = SHARED / "data" / "eval"
     if not benchmarks.exists():
         pytest.skip("the benchmarks are not beside the checkout")
-    for task, name in (
-        *(("arc_easy", "ARC-Easy-Test.jsonl"), ("arc_challenge", "ARC-Challenge-Test.jsonl")),
-        *(("winogrande", "dev.jsonl"), ("openbookqa", "test.jsonl"), ("boolq", "dev.jsonl")),
-        *(("gsm8k", "test.jsonl"), ("math", "test.jsonl"), ("humaneval", "HumanEval.jsonl")),
-    ):
-        path = benchmarks / task / name
-        assert errors(check(task, [path], read_jsonl([[path]]))) == []
-    path = benchmarks / "crows_pairs" / "crows_pairs_anonymized.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(str(path), n, row) for n, row in enumerate(csv.DictReader(file), 2)]
-    assert [str(each).partition(": ")[2] for each in check("crows_pairs", [path], rows)] == [
+    data = Data([benchmarks])
+    looked = 0
+    for task in TASKS.values():
+        if task.files and task.files.find(data.directories):
+            assert errors(check_task(task, data)) == [], task.name
+            looked += 1
+    assert looked > 15
+    found = [str(each).partition(": ")[2] for each in check_task(TASKS["crows_pairs"], data)]
+    assert found == [
         "the published file, byte for byte (sha256 dfb36986ce05…)",
         "1,508 of 1,508 rows",
     ]

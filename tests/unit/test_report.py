@@ -12,6 +12,7 @@ from llama_cli.evaluation.published import TITLES, published, same
 from llama_cli.evaluation.report_picture import draw
 from llama_cli.evaluation.report_tables import as_json, as_markdown, as_text, sections
 from llama_cli.evaluation.statistics import wilson
+from llama_cli.evaluation.tasks import TASKS
 from llama_cli.records import Score
 from tests.shell import SHARED
 
@@ -276,3 +277,22 @@ def test_a_picture_of_another_kind_is_refused(tmp_path):
     done = llama(write(tmp_path / "s", score()), "--picture", tmp_path / "r.jpg")
     assert done.exit_code == 2
     assert "a picture is written as .png, not .jpg" in done.stderr
+
+
+def test_every_figure_that_a_task_reports_is_llamas_in_the_paper():
+    compared = 0
+    for task in TASKS.values():
+        groups = [("", task.metric), *((group, task.metric) for group in task.by_group)]
+        for group, metric in [*groups, *(("", metric) for metric in task.by_metric)]:
+            for shots in task.by_shots or (task.shots,):
+                told = task.figures(metric, group, shots)
+                wanted = Score(task.name, metric, 0.0, None, shots, "", group=group)
+                found = {
+                    f"{cell.size}{cell.model.removeprefix('LLaMA')}": cell.value
+                    for each in same(wanted)
+                    for cell in each.cells
+                    if cell.model in {"LLaMA", "LLaMA-I"}
+                }
+                assert set(told.items()) <= set(found.items()), (task.name, group, metric, shots)
+                compared += len(told)
+    assert compared > 120
