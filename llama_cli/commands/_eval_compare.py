@@ -33,20 +33,20 @@ def command(run: Run, a: str, b: str) -> None:
       llama eval compare before.jsonl after.jsonl
       llama eval compare runs/a/rows.jsonl.zst - < rows.jsonl > difference.jsonl
     """
-    from llama_cli.evaluation.compare import compare, unpaired
+    from llama_cli.evaluation.compare import apart, compare
     from llama_cli.evaluation.compare_words import describe
 
     if a == b == "-":
         raise UsageError("only one of A and B can be stdin")
     (first, first_name), (second, second_name) = (_held(run, where) for where in (a, b))
     found = compare(first, second, seed=run.seed)
-    alone = unpaired(first, second)
-    run.note(only_a=dict(alone.only_a), only_b=dict(alone.only_b))
+    unlike = apart(first, second)
+    run.note(only_a=dict(unlike.only_a), only_b=dict(unlike.only_b), asked=dict(unlike.asked))
     on_terminal = run.output is None and sys.stdout.isatty()
     if not on_terminal:
         run.write(found)
     if on_terminal or not run.quiet:
-        click.echo(describe(found, alone, first_name, second_name), err=not on_terminal)
+        click.echo(describe(found, unlike, first_name, second_name), err=not on_terminal)
 
 
 def _held(run: Run, where: str) -> tuple[Rows, str]:

@@ -9,9 +9,10 @@ wrong are in percent, as the paper's; others are in the unit of their rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -22,7 +23,16 @@ from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.statistics import ALPHA, Interval, Numbers
 
 Key = tuple[str, str]  # a row's task and id
-Rows = Mapping[Key, Mapping[str, float]]
+
+
+class Held(NamedTuple):
+    """What is kept of a row: its values, and the fingerprint of what was asked, if known."""
+
+    values: Mapping[str, float]
+    prompt: str
+
+
+Rows = Mapping[Key, Held]
 Verdict = Literal["higher", "lower", "no difference shown"]
 
 RESAMPLES = 2_000  # for the interval of one run; ours: the difference's has statistics.TIMES
@@ -64,11 +74,12 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Unpaired:
-    """Rows that only one of the runs has, by task; they are not compared."""
+class Apart:
+    """What two runs do not share, by task: rows of one alone, and rows asked in two ways."""
 
     only_a: Mapping[str, int]
     only_b: Mapping[str, int]
+    asked: Mapping[str, int]
 
 
 def read_graded(line: bytes) -> Graded:
@@ -99,22 +110,27 @@ def held(rows: Iterable[Graded], where: str) -> Rows:
     Raises:
         LlamaError: a row comes twice, so it is not known which to compare; or there is none.
     """
-    found: dict[Key, Mapping[str, float]] = {}
+    found: dict[Key, Held] = {}
     for row in rows:
         if (row.task, row.id) in found:
             raise LlamaError(f"{where}: row '{row.id}' of {row.task} comes twice")
-        found[row.task, row.id] = row.values
+        found[row.task, row.id] = Held(row.values, str(row.meta.get("prompt", "")))
     if not found:
         raise LlamaError(f"{where}: no rows to compare")
     return found
 
 
-def unpaired(a: Rows, b: Rows) -> Unpaired:
-    """Count the rows that have no other, by task."""
-    return Unpaired(
-        Counter(task for task, _ in a if (task, _) not in b),
-        Counter(task for task, _ in b if (task, _) not in a),
+def apart(a: Rows, b: Rows) -> Apart:
+    """Count the rows that are in one run alone, and those that were asked in two ways."""
+    return Apart(
+        Counter(key[0] for key in a if key not in b),
+        Counter(key[0] for key in b if key not in a),
+        Counter(key[0] for key in a if key in b and _unlike(a[key].prompt, b[key].prompt)),
     )
+
+
+def _unlike(a: str, b: str) -> bool:
+    return bool(a and b and a != b)
 
 
 def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
@@ -124,8 +140,8 @@ def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
         LlamaError: no row is in both.
     """
     found = [
-        compare_pairs(task, metric, pairs, seed=seed)
-        for (task, metric), pairs in _paired(a, b).items()
+        compare_pairs(*key, *np.asarray(pairs, dtype=np.float64).T, seed=seed)
+        for key, pairs in _paired(a, b).items()
     ]
     if not found:
         raise LlamaError("no row of A is in B, so there is nothing to compare")
@@ -134,21 +150,41 @@ def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
 
 
 def _paired(a: Rows, b: Rows) -> dict[Key, list[tuple[float, float]]]:
-    """Give the pairs of values by task and metric."""
+    """Give the pairs of values by task and metric; of texts, those that add up to their rate."""
     found: dict[Key, list[tuple[float, float]]] = {}
-    for key, values in a.items():
-        other = b.get(key, {})
+    for key, (values, _) in a.items():
+        other = b[key].values if key in b else {}
         for metric, value in values.items():
             if metric in other:
                 found.setdefault((key[0], metric), []).append((value, other[metric]))
-    return found
+    return dict(chain.from_iterable(_rated(found, key) for key in found))
 
 
-def compare_pairs(
-    task: str, metric: str, pairs: Sequence[tuple[float, float]], *, seed: int = 0
-) -> Comparison:
-    """Compare one metric; the verdict is that of this test alone."""
-    a, b = np.asarray(pairs, dtype=np.float64).T
+def _rated(found: Mapping[Key, list[tuple[float, float]]], key: Key) -> Iterator[tuple[Key, Any]]:
+    """Put bits a byte in the place of all that was measured of texts."""
+    task, metric = key
+    if (task, "bits") not in found or (task, "bytes") not in found:
+        yield key, found[key]
+    elif metric == "bits":
+        bits, sizes = (np.asarray(found[task, name]).T for name in ("bits", "bytes"))
+        yield (
+            (task, "bits_per_byte"),
+            np.stack([_rates(*own) for own in zip(bits, sizes, strict=True)], 1),
+        )
+
+
+def _rates(bits: Numbers, sizes: Numbers) -> Numbers:
+    """Give each text's part in a rate: the mean is the rate, the spread that of a ratio.
+
+    Cochran, Sampling Techniques, 3rd edition, 2.11.
+    """
+    rate = bits.sum() / sizes.sum()
+    parts: Numbers = rate + (bits - rate * sizes) / sizes.mean()
+    return parts
+
+
+def compare_pairs(task: str, metric: str, a: Numbers, b: Numbers, *, seed: int = 0) -> Comparison:
+    """Compare one metric, a value of each run for each row; the verdict is that of this test."""
     marks = statistics.are_marks(a) and statistics.are_marks(b)
     change = b - a
     gained, lost = int((change > 0).sum()), int((change < 0).sum())
@@ -158,7 +194,7 @@ def compare_pairs(
         Comparison(
             task=task,
             metric=metric,
-            n=len(pairs),
+            n=a.size,
             unit="percent" if marks else "value",
             a=scale * float(a.mean()),
             a_interval=_scaled(_interval(a, marks, seed), scale),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from llama_cli.evaluation.compare import Comparison, Unpaired
+from llama_cli.evaluation.compare import Apart, Comparison
 from llama_cli.evaluation.statistics import Interval
 from llama_cli.evaluation.tables import lay_out
 
@@ -12,10 +12,10 @@ COLUMNS = ("task", "metric", "rows", "A", "B", "B - A", "up", "down", "p", "show
 NAMED = 20  # comparisons of one verdict that are named; ours: the table has them all
 
 
-def describe(comparisons: Sequence[Comparison], alone: Unpaired, a: str = "", b: str = "") -> str:
+def describe(comparisons: Sequence[Comparison], unlike: Apart, a: str = "", b: str = "") -> str:
     """Lay out every comparison, and say below what was found; `a` and `b` name the models."""
     table = lay_out(COLUMNS, map(_row, comparisons), left=("task", "metric"))
-    return "\n".join([table, "", *_verdicts(comparisons), *_notes(comparisons, alone, a, b)])
+    return "\n".join([table, "", *_verdicts(comparisons), *_notes(comparisons, unlike, a, b)])
 
 
 def _row(found: Comparison) -> list[str]:
@@ -72,17 +72,22 @@ def _name(found: Comparison) -> str:
     return f"{found.task} {found.metric} by {_number(found, abs(found.difference))}"
 
 
-def _notes(comparisons: Sequence[Comparison], alone: Unpaired, a: str, b: str) -> Iterator[str]:
+def _notes(comparisons: Sequence[Comparison], unlike: Apart, a: str, b: str) -> Iterator[str]:
     if a or b:
         yield f"A is {a or 'not named'}; B is {b or 'not named'}"
-    for name, other, counts in (("A", "B", alone.only_a), ("B", "A", alone.only_b)):
+    for name, other, counts in (("A", "B", unlike.only_a), ("B", "A", unlike.only_b)):
         if counts:
-            tasks = ", ".join(f"{task} {number:,}" for task, number in sorted(counts.items()))
-            yield f"in {name} and not in {other}, so not compared: {tasks}"
+            yield f"in {name} and not in {other}, so not compared: {_counts(counts)}"
+    if unlike.asked:
+        yield f"asked in two ways, yet compared: {_counts(unlike.asked)}"
     many = f", corrected for {len(comparisons)} comparisons (Holm)" * (len(comparisons) > 1)
     yield f"(low, high) is a 95% interval; p is of {_tests(comparisons)}{many}"
     yield "up and down are the rows that B gets higher and lower"
     yield "shows is the difference that as many rows, as unlike, would show four times in five"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{task} {number:,}" for task, number in sorted(counts.items()))
 
 
 def _tests(comparisons: Iterable[Comparison]) -> str:

@@ -33,8 +33,8 @@ def bits_per_byte(logprob: float, text: str) -> float:
     return max(0.0, -logprob / math.log(2) / length)
 
 
-def margin(logprobs: Sequence[float], gold: int) -> float:
-    """Give by how many nats the gold answer is likelier than the best other; more is better.
+def margin(values: Sequence[float], gold: int) -> float:
+    """Give by how much the gold answer leads the best other, in nats; more is better.
 
     >>> margin([-3.0, -1.0, -4.0], 0)
     -2.0
@@ -42,30 +42,31 @@ def margin(logprobs: Sequence[float], gold: int) -> float:
     Raises:
         ValueError: `gold` is none of the answers, or there is no other.
     """
-    if not 0 <= gold < len(logprobs):
-        raise ValueError(f"answer {gold} is none of {len(logprobs)}")
-    others = [each for place, each in enumerate(logprobs) if place != gold]
+    if not 0 <= gold < len(values):
+        raise ValueError(f"answer {gold} is none of {len(values)}")
+    others = [each for place, each in enumerate(values) if place != gold]
     if not others:
         raise ValueError("one answer alone has no margin")
-    return logprobs[gold] - max(others)
+    return values[gold] - max(others)
 
 
-def small_values(logprobs: Sequence[float], texts: Sequence[str], gold: int) -> dict[str, float]:
+def small_values(
+    values: Sequence[float], gold: int, *, logprob: float, text: str
+) -> dict[str, float]:
     """Give both, as values of a graded row.
 
     Args:
-        logprobs: one an answer, each given its context; those of a rule's own, such as the
-            likelihood after "Answer:" alone, are left out.
-        texts: what was scored, one an answer.
+        values: one an answer, by which the task ranks them: the likelihood, or that by
+            character or beside a prior. So the margin is over 0 exactly where the row is right.
         gold: which of them is right.
+        logprob: of the gold answer's text given its context, not normalised.
+        text: all of what was scored.
 
     A likelihood of 0, or an answer without others, gives no value rather than an infinite one.
     """
-    if len(texts) != len(logprobs):
-        raise ValueError(f"{len(logprobs)} likelihoods for {len(texts)} answers")
     found = {}
-    if texts[gold] and math.isfinite(logprobs[gold]):
-        found[NAMES[0]] = bits_per_byte(logprobs[gold], texts[gold])
-    if len(texts) > 1 and all(map(math.isfinite, logprobs)):
-        found[NAMES[1]] = margin(logprobs, gold)
+    if text and math.isfinite(logprob):
+        found[NAMES[0]] = bits_per_byte(logprob, text)
+    if len(values) > 1 and all(map(math.isfinite, values)):
+        found[NAMES[1]] = margin(values, gold)
     return found

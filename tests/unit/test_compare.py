@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from llama_cli.cli import main
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation.compare import compare, held, read_graded, unpaired
+from llama_cli.evaluation.compare import apart, compare, held, read_graded
 from llama_cli.evaluation.compare_words import describe
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.statistics import mcnemar, wilson
@@ -75,13 +75,7 @@ def test_values_that_are_no_marks_are_compared_by_the_bootstrap_in_their_unit():
 def test_verdicts_take_account_of_how_many_comparisons_are_made():
     rows = [flipped(500, 250, 16, 5)]  # p is 0.027 alone
     assert compare(*rows[0])[0].verdict == "higher"
-    both = [
-        {
-            **run,
-            **{("other", key): {"accuracy": value["accuracy"]} for (_, key), value in run.items()},
-        }
-        for run in rows[0]
-    ]
+    both = [{**run, **{("other", key): row for (_, key), row in run.items()}} for run in rows[0]]
     found = compare(both[0], both[1])
     assert [each.verdict for each in found] == ["no difference shown"] * 2
     assert [each.p_corrected for each in found] == [2 * each.p for each in found]
@@ -99,10 +93,10 @@ def test_rows_are_paired_by_task_and_id_and_not_by_place():
 def test_rows_in_one_run_alone_are_counted_and_not_compared():
     a, b = run_of([1, 1, 0]), run_of([1, 0, 0, 1, 1])
     (found,) = compare(a, b)
-    alone = unpaired(a, b)
+    unlike = apart(a, b)
     assert (found.n, found.b) == (3, pytest.approx(100 / 3))
-    assert (alone.only_a, alone.only_b) == ({}, {"piqa": 2})
-    assert "in B and not in A, so not compared: piqa 2" in describe([found], alone)
+    assert (unlike.only_a, unlike.only_b) == ({}, {"piqa": 2})
+    assert "in B and not in A, so not compared: piqa 2" in describe([found], unlike)
 
 
 def test_each_metric_of_each_task_is_compared():
@@ -141,13 +135,55 @@ def test_a_line_that_is_no_graded_row_says_why(row, what):
         read_graded(json.dumps(row).encode())
 
 
+def test_rows_that_were_asked_in_two_ways_are_counted_and_told():
+    a = held([Graded("nq", str(n), {"x": 1}, meta={"prompt": "0f"}) for n in range(3)], "A")
+    b = held(
+        [Graded("nq", str(n), {"x": 1}, meta={"prompt": "f" * (n + 1)}) for n in range(3)], "B"
+    )
+    bare = held([Graded("nq", str(n), {"x": 1}) for n in range(3)], "B")
+    assert (apart(a, b).asked, apart(a, a).asked, apart(a, bare).asked) == ({"nq": 3}, {}, {})
+    assert "asked in two ways, yet compared: nq 3" in describe(compare(a, b), apart(a, b))
+
+
+# -- texts --
+
+
+def texts(bits, sizes=(100, 300, 50, 150) * 10):
+    rows = zip(bits, sizes, strict=True)
+    return held(
+        [
+            Graded("own", str(n), {"bits": b, "bytes": s, "tokens": 9})
+            for n, (b, s) in enumerate(rows)
+        ],
+        "A",
+    )
+
+
+def test_texts_are_compared_by_the_ratio_of_their_sums():
+    sizes = [100, 300, 50, 150] * 10
+    first = [2.0 * size + n % 7 for n, size in enumerate(sizes)]
+    second = [1.9 * size + n % 5 for n, size in enumerate(sizes)]
+    (rate,) = compare(texts(first), texts(second))
+    assert rate.metric == "bits_per_byte"
+    assert rate.a == pytest.approx(sum(first) / sum(sizes))
+    assert rate.b == pytest.approx(sum(second) / sum(sizes))
+    assert (rate.unit, rate.verdict) == ("value", "lower")
+
+
+def test_the_spread_of_a_rate_is_that_of_a_ratio_and_not_of_the_sizes_of_texts():
+    sizes = [100, 300, 50, 150] * 10
+    (rate,) = compare(texts([2.0 * size for size in sizes]), texts([2.0 * s for s in sizes]))
+    assert rate.a_interval == pytest.approx((2.0, 2.0))
+    assert rate.verdict == "no difference shown"
+
+
 # -- words --
 
 
 def test_the_table_and_the_words_below_it_say_what_was_found():
     a, b = flipped(2000, 1500, 60, 20)
     found = compare(a, b)
-    lines = describe(found, unpaired(a, b), "one", "two").splitlines()
+    lines = describe(found, apart(a, b), "one", "two").splitlines()
     assert lines[1].split("  ")[-1] == "1.3"
     assert "75.0 (73.1, 76.8)" in lines[1]
     assert "+2.0 (+1.1, +2.9)" in lines[1]
@@ -158,9 +194,9 @@ def test_the_table_and_the_words_below_it_say_what_was_found():
 
 def test_what_was_not_found_is_said_with_what_would_have_been():
     a, b = flipped(2000, 1500, 44, 36)
-    text = describe(compare(a, b), unpaired(a, b))
+    text = describe(compare(a, b), apart(a, b))
     assert "no difference shown: piqa accuracy (one of 1.3 would show)" in text
-    assert "piqa accuracy (every row is the same)" in describe(compare(a, a), unpaired(a, a))
+    assert "piqa accuracy (every row is the same)" in describe(compare(a, a), apart(a, a))
 
 
 # -- the command --

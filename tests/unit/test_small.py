@@ -45,17 +45,13 @@ def test_what_has_no_margin_is_refused(logprobs, gold):
 
 
 def test_both_are_given_for_a_row():
-    found = small_values([-4 * math.log(2), -3.0], [" cat", " dog"], 0)
-    assert found == {"gold_bits_per_byte": 1.0, "margin": pytest.approx(3 - 4 * math.log(2))}
+    found = small_values([-1.0, -0.5], 0, logprob=-4 * math.log(2), text=" cat")
+    assert found == {"gold_bits_per_byte": 1.0, "margin": -0.5}
 
 
 def test_no_value_is_infinite():
-    assert small_values([-math.inf, -1.0], [" a", " b"], 0) == {}
-    assert list(small_values([-1.0, -math.inf], [" a", " b"], 0)) == ["gold_bits_per_byte"]
-    assert list(small_values([-1.0], [" a"], 0)) == ["gold_bits_per_byte"]
-    assert list(small_values([-1.0, -1.0], ["", "b"], 0)) == ["margin"]
-
-
-def test_each_answer_needs_its_likelihood():
-    with pytest.raises(ValueError, match="1 likelihoods for 2 answers"):
-        small_values([-1.0], ["a", "b"], 0)
+    nothing = -math.inf
+    assert small_values([nothing, -1.0], 0, logprob=nothing, text=" a") == {}
+    assert list(small_values([-1.0, nothing], 0, logprob=-1.0, text="a")) == ["gold_bits_per_byte"]
+    assert list(small_values([-1.0], 0, logprob=-1.0, text=" a")) == ["gold_bits_per_byte"]
+    assert list(small_values([-1.0, -2.0], 0, logprob=-1.0, text="")) == ["margin"]
