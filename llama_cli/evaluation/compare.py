@@ -88,12 +88,11 @@ def read_graded(line: bytes) -> Graded:
     Raises:
         ValueError: it is no graded row, or a value is no number.
     """
-    try:
-        row = Graded.from_json(line)
-    except TypeError as error:  # a field is missing
-        raise ValueError(f"no graded row: {error}") from None
-    if not isinstance(row.values, dict):
-        raise ValueError(f"no graded row: values is a {type(row.values).__name__}")
+    row = Graded.from_json(line)
+    if not isinstance(row.task, str) or not isinstance(row.id, str):
+        raise ValueError("the task and the id of a graded row are text")
+    if not isinstance(row.meta, dict):
+        raise ValueError(f"meta is a {type(row.meta).__name__}, not an object")
     wrong = [name for name, value in row.values.items() if not _is_number(value)]
     if wrong:
         raise ValueError(f"value '{wrong[0]}' is {row.values[wrong[0]]!r}, not a number")

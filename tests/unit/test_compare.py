@@ -123,10 +123,11 @@ def test_a_run_without_rows_is_an_error():
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ({"task": "nq", "values": {}}, "missing 1 required positional argument: 'id'"),
+        ({"task": "nq", "values": {}}, "a graded row has a task, an id and values"),
+        ({"task": "nq", "id": [0], "values": {}}, "the task and the id of a graded row are text"),
+        ({"task": "nq", "id": "0", "values": {}, "meta": 1}, "meta is a int, not an object"),
         ({"task": "nq", "id": "0", "values": {"x": "1"}}, "value 'x' is '1', not a number"),
         ({"task": "nq", "id": "0", "values": {"x": None}}, "value 'x' is None, not a number"),
-        ({"task": "nq", "id": "0", "values": [1]}, "no graded row: values is a list"),
         ({"text": "a document"}, "a graded has the fields"),
     ],
 )
