@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation import statistics
+from llama_cli.evaluation import small, statistics
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.statistics import ALPHA, Interval, Numbers
 
@@ -44,7 +44,7 @@ class Comparison:
 
     `test` is "mcnemar" where every value is 0 or 1, and then rows flip: `gained` are right in B
     alone, `lost` in A alone. It is "bootstrap" elsewhere, and then they are the rows whose value
-    rose or fell. `p_corrected` is Holm's, over all comparisons made together, and decides
+    rose or fell. `p_corrected` is Holm's, over all tasks, and decides
     `verdict`, which is about B: a higher figure need not be a better one. `smallest` is the
     difference that as many rows, as unlike, show four times in five.
     """
@@ -144,8 +144,24 @@ def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
     ]
     if not found:
         raise LlamaError("no row of A is in B, so there is nothing to compare")
-    corrected = statistics.holm([each.p for each in found])
-    return [_judged(each, p) for each, p in zip(found, corrected, strict=True)]
+    return _corrected(found)
+
+
+def _corrected(found: list[Comparison]) -> list[Comparison]:
+    """Judge each by its p value, corrected for all comparisons of its family."""
+    corrected: dict[int, float] = {}
+    for name in {family(each.metric) for each in found}:
+        places = [place for place, each in enumerate(found) if family(each.metric) == name]
+        corrected |= zip(places, statistics.holm([found[place].p for place in places]), strict=True)
+    return [_judged(each, corrected[place]) for place, each in enumerate(found)]
+
+
+def family(metric: str) -> str:
+    """Name what a metric is corrected with: figures of tasks together, others each by itself.
+
+    What is measured beside a task's figure should not make its difference harder to show.
+    """
+    return metric if metric in small.NAMES else ""
 
 
 def _paired(a: Rows, b: Rows) -> dict[Key, list[tuple[float, float]]]:

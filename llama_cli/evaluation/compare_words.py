@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from llama_cli.evaluation.compare import Apart, Comparison
+from llama_cli.evaluation.compare import Apart, Comparison, family
 from llama_cli.evaluation.statistics import Interval
 from llama_cli.evaluation.tables import lay_out
 
+SAME = "same"
 COLUMNS = ("task", "metric", "rows", "A", "B", "B - A", "up", "down", "p", "shows")
 NAMED = 20  # comparisons of one verdict that are named; ours: the table has them all
 
@@ -29,7 +31,7 @@ def _row(found: Comparison) -> list[str]:
         f"{found.gained:,}",
         f"{found.lost:,}",
         shown_p(found.p_corrected),
-        _number(found, found.smallest),
+        _number(found, found.smallest) if found.smallest else "",
     ]
 
 
@@ -57,19 +59,25 @@ def _verdicts(comparisons: Sequence[Comparison]) -> Iterator[str]:
         "higher": "B is higher than A",
         "lower": "B is lower than A",
         "no difference shown": "no difference shown",
+        SAME: "every row is the same",
     }
     for verdict, head in heads.items():
-        if names := [_name(each) for each in comparisons if each.verdict == verdict]:
+        if names := [_name(each) for each in comparisons if _verdict(each) == verdict]:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             yield f"{head}: {', '.join(names[:NAMED])}{more}"
 
 
+def _verdict(found: Comparison) -> str:
+    return found.verdict if found.gained or found.lost else SAME
+
+
 def _name(found: Comparison) -> str:
-    if not found.gained and not found.lost:
-        return f"{found.task} {found.metric} (every row is the same)"
+    name = f"{found.task} {found.metric}"
+    if _verdict(found) == SAME:
+        return name
     if found.verdict == "no difference shown":
-        return f"{found.task} {found.metric} (one of {_number(found, found.smallest)} would show)"
-    return f"{found.task} {found.metric} by {_number(found, abs(found.difference))}"
+        return f"{name} (one of {_number(found, found.smallest)} would show)"
+    return f"{name} by {_number(found, abs(found.difference))}"
 
 
 def _notes(comparisons: Sequence[Comparison], unlike: Apart, a: str, b: str) -> Iterator[str]:
@@ -80,10 +88,16 @@ def _notes(comparisons: Sequence[Comparison], unlike: Apart, a: str, b: str) -> 
             yield f"in {name} and not in {other}, so not compared: {_counts(counts)}"
     if unlike.asked:
         yield f"asked in two ways, yet compared: {_counts(unlike.asked)}"
-    many = f", corrected for {len(comparisons)} comparisons (Holm)" * (len(comparisons) > 1)
-    yield f"(low, high) is a 95% interval; p is of {_tests(comparisons)}{many}"
+    yield f"(low, high) is a 95% interval; p is of {_tests(comparisons)}{_correction(comparisons)}"
     yield "up and down are the rows that B gets higher and lower"
     yield "shows is the difference that as many rows, as unlike, would show four times in five"
+
+
+def _correction(comparisons: Sequence[Comparison]) -> str:
+    sizes = Counter(family(each.metric) for each in comparisons)
+    if max(sizes.values()) == 1:
+        return ""
+    return f", corrected for {max(sizes.values())} comparisons (Holm)"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -81,6 +81,21 @@ def test_verdicts_take_account_of_how_many_comparisons_are_made():
     assert [each.p_corrected for each in found] == [2 * each.p for each in found]
 
 
+def test_margins_do_not_make_a_tasks_difference_harder_to_show():
+    a, b = flipped(500, 250, 16, 5)
+    more = [
+        held(
+            [Graded("piqa", key[1], {**row.values, "margin": 0.5}) for key, row in run.items()], ""
+        )
+        for run in (a, b)
+    ]
+    found = compare(*more)
+    assert [(each.metric, each.verdict) for each in found] == [
+        ("accuracy", "higher"),
+        ("margin", "no difference shown"),
+    ]
+
+
 # -- pairs --
 
 
@@ -197,7 +212,7 @@ def test_what_was_not_found_is_said_with_what_would_have_been():
     a, b = flipped(2000, 1500, 44, 36)
     text = describe(compare(a, b), apart(a, b))
     assert "no difference shown: piqa accuracy (one of 1.3 would show)" in text
-    assert "piqa accuracy (every row is the same)" in describe(compare(a, a), apart(a, a))
+    assert "every row is the same: piqa accuracy\n" in describe(compare(a, a), apart(a, a))
 
 
 # -- the command --
