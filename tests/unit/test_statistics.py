@@ -1,12 +1,14 @@
 """Statistics against published examples, whole-number arithmetic and exact distributions."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from llama_cli.evaluation import statistics
+from llama_cli.evaluation.official import official_rows
 from llama_cli.evaluation.statistics import (
     are_marks,
     bootstrap,
@@ -20,6 +22,7 @@ from llama_cli.evaluation.statistics import (
     smallest_unpaired,
     wilson,
 )
+from tests.shell import ROOT
 
 
 @pytest.mark.parametrize(
@@ -192,3 +195,26 @@ def test_the_smallest_difference_is_millers_multiple_of_the_error():
 
 def test_pairs_show_less_than_the_runs_apart_where_few_rows_flip():
     assert smallest_paired_flips(80, 2000) < smallest_unpaired(0.5, 2000) / 3
+
+
+def test_the_table_of_the_docs_is_what_the_functions_give():
+    page = (ROOT / "docs" / "evaluation-statistics.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\d,]+) \| ±([\d.]+) \| (.+) \|$", page, re.M)
+    assert len(found) == 10
+    for task, percent, rows, half, shows in found:
+        count, share = int(rows.replace(",", "")), int(percent) / 100
+        assert count == official_rows(task)
+        low, high = wilson(round(share * count), count)
+        smallest = [
+            smallest_unpaired(math.sqrt(share * (1 - share)), count),
+            *(smallest_paired_flips(round(part * count), count) for part in (0.1, 0.04)),
+        ]
+        assert half == f"{50 * (high - low):.1f}"
+        assert shows == " | ".join(f"{100 * each:.1f}" for each in smallest)
+
+
+def test_no_two_sizes_of_llama_are_told_apart_by_arc_challenge_and_openbookqa_alone():
+    # Table 3, 33B and 65B: 57.8 and 56.0 of 1,172 rows, 58.6 and 60.2 of 500
+    for difference, share, count in ((0.018, 0.57, 1172), (0.016, 0.594, 500)):
+        assert difference < smallest_paired_flips(round(0.1 * count), count)
+        assert difference < smallest_unpaired(math.sqrt(share * (1 - share)), count)
