@@ -29,6 +29,17 @@ class Entry:
     published: Published | None
     differs: tuple[str, ...]
 
+    @property
+    def smallest(self) -> float | None:
+        """How far a model of which only the figure is known must be, for as many rows to show it.
+
+        Four times in five, were it asked as many rows, with as much spread.
+        """
+        error, rows = self.score.stderr, self.score.rows
+        if error is None or not rows:
+            return None
+        return statistics.smallest_unpaired(error * math.sqrt(rows), rows)
+
     def within(self, cell: Cell) -> bool:
         """Tell whether a published figure lies in our interval, its rounding allowed for."""
         if self.interval is None or self.published is None:
@@ -48,6 +59,7 @@ class Entry:
             "value": score.value,
             "stderr": score.stderr,
             "interval": list(self.interval) if self.interval else None,
+            "smallest": self.smallest,
             "rows": score.rows,
             "normalization": score.normalization,
             "table": found.table if found else None,

@@ -20,7 +20,7 @@ import orjson
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation import small, statistics
 from llama_cli.evaluation.request import Graded
-from llama_cli.evaluation.statistics import ALPHA, Interval, Numbers
+from llama_cli.evaluation.statistics import ALPHA, Interval, Numbers, interval_of
 
 Key = tuple[str, str]  # a row's task and id
 
@@ -212,9 +212,9 @@ def compare_pairs(task: str, metric: str, a: Numbers, b: Numbers, *, seed: int =
             n=a.size,
             unit="percent" if marks else "value",
             a=scale * float(a.mean()),
-            a_interval=_scaled(_interval(a, marks, seed), scale),
+            a_interval=_scaled(interval_of(a, seed=seed, times=RESAMPLES), scale),
             b=scale * float(b.mean()),
-            b_interval=_scaled(_interval(b, marks, seed), scale),
+            b_interval=_scaled(interval_of(b, seed=seed, times=RESAMPLES), scale),
             difference=scale * float(change.mean()),
             difference_interval=_scaled(statistics.bootstrap(change, seed=seed), scale),
             gained=gained,
@@ -227,12 +227,6 @@ def compare_pairs(task: str, metric: str, a: Numbers, b: Numbers, *, seed: int =
         ),
         p,
     )
-
-
-def _interval(values: Numbers, marks: bool, seed: int) -> Interval:
-    if marks:
-        return statistics.wilson(int(values.sum()), values.size)
-    return statistics.bootstrap(values, seed=seed, times=RESAMPLES)
 
 
 def _smallest(change: Numbers, flips: int, marks: bool) -> float:

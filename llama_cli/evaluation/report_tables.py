@@ -18,7 +18,10 @@ from llama_cli.evaluation.statistics import Interval
 from llama_cli.evaluation.tables import lay_out
 
 MARK = "≈"
-LEGEND = f"{MARK} lies within our 95% interval"
+LEGEND = (
+    f"{MARK} lies within our 95% interval; shows is how far another model's figure must be from "
+    "ours for as many rows to show it, four times in five"
+)
 ELSEWHERE = "not in the paper"
 PERCENT = ("accuracy", "exact_match", "pass@", "maj1@")  # how names of shares begin
 PLAIN_DIGITS = 4  # of figures that are in no table and no percentage; ours
@@ -57,7 +60,7 @@ def _number(entry: Entry) -> float:
 def _section(table: Table | None, entries: list[Entry]) -> Section:
     several = len({entry.score.model for entry in entries}) > 1
     models = _models(entries)
-    heads = [("task",), ("metric",), *([("model",)] * several), ("ours",), ("95%",)]
+    heads = [("task",), ("metric",), *([("model",)] * several), ("ours",), ("95%",), ("shows",)]
     return Section(
         table,
         (*heads, *models),
@@ -82,6 +85,7 @@ def _row(entry: Entry, several: bool, models: list[tuple[str, str]]) -> tuple[st
         *([score.model] * several),
         figure(entry, score.value),
         _ends(entry, entry.interval),
+        "" if entry.smallest is None else figure(entry, entry.smallest),
         *(_cell(entry, known.get(model)) for model in models),
     )
 

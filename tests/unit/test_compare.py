@@ -11,6 +11,7 @@ from llama_cli.evaluation.compare import apart, compare, held, read_graded
 from llama_cli.evaluation.compare_words import describe
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.statistics import mcnemar, wilson
+from tests.shell import on_terminal
 
 
 def run_of(values, task="piqa", metric="accuracy"):
@@ -238,6 +239,13 @@ def test_comparisons_are_written_as_lines_and_a_table_is_shown(tmp_path):
     assert "B is lower than A: piqa accuracy by 87.5" in done.stderr
     assert "in B and not in A, so not compared: piqa 1" in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["result"]["only_b"] == {"piqa": 1}
+
+
+def test_on_a_terminal_only_the_table_is_shown(tmp_path):
+    a = write(tmp_path / "a", [1, 0])
+    code, shown = on_terminal(f"llama eval compare {a} {a}", tmp_path)
+    assert (code, shown.splitlines()[0].split()[:3]) == (0, ["task", "metric", "rows"])
+    assert '"task"' not in shown
 
 
 def test_quiet_shows_no_table(tmp_path):

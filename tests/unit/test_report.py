@@ -127,6 +127,13 @@ def test_a_cell_is_within_up_to_its_rounding():
     assert entry.within(next(cell for cell in entry.published.cells if cell.size == "7B"))
 
 
+def test_what_the_rows_can_show_is_millers_multiple_of_the_error():
+    (entry,) = place([score(value=50.0, rows=400)])  # an error of 2.5, times 2.80158 times sqrt(2)
+    assert entry.smallest == pytest.approx(9.905, abs=0.001)
+    (entry,) = place([Score("bits_per_byte", "bits_per_byte", 1.2, None, 0, "bytes")])
+    assert entry.smallest is None
+
+
 # -- what differs --
 
 
@@ -162,17 +169,23 @@ def test_tables_come_in_the_papers_order_and_what_it_has_not_last():
 def test_llama_comes_before_the_other_models():
     (section,) = sections(place([score("piqa")]))
     heads = [" ".join(head) for head in section.columns]
-    assert heads[2:9] == ["ours", "95%", *(f"LLaMA {s}B" for s in (7, 13, 33, 65)), "GPT-3 175B"]
+    assert heads[2:10] == [
+        "ours",
+        "95%",
+        "shows",
+        *(f"LLaMA {s}B" for s in (7, 13, 33, 65)),
+        "GPT-3 175B",
+    ]
 
 
 def test_the_text_has_our_value_its_interval_and_marked_cells():
     lines = as_text(place([score("piqa", 79.3, 919)])).splitlines()
     assert lines[0] == "Table 3: common sense"
     assert lines[4].split() == [
-        *("PIQA", "accuracy", "79.3", "76.6", "to", "81.8"),
+        *("PIQA", "accuracy", "79.3", "76.6", "to", "81.8", "5.3"),
         *("≈79.8", "≈80.1", "82.3", "82.8", "≈81.0", "≈81.8", "≈81.8", "≈80.5", "≈81.4", "82.3"),
     ]
-    assert lines[6] == "≈ lies within our 95% interval"
+    assert lines[6].startswith("≈ lies within our 95% interval; shows is how far")
     assert lines[7].endswith(": 919 rows, where there are 1,838")
 
 
@@ -190,7 +203,7 @@ def test_shots_are_named_where_the_paper_varies_them():
 def test_markdown_has_a_table_that_github_reads():
     lines = as_markdown(place([score("nq_open", 20.0, metric="exact_match", shots=5)])).splitlines()
     assert lines[2] == "## Table 4: NaturalQuestions"
-    assert lines[4].startswith("| task | metric | ours | 95% | LLaMA 7B |")
+    assert lines[4].startswith("| task | metric | ours | 95% | shows | LLaMA 7B |")
     assert lines[6].startswith("| NaturalQuestions 5-shot | exact\\_match | 20.0 |")
     assert len({line.count("|") for line in lines[4:7]}) == 1
     assert lines[-1].startswith("- nq\\_open (1,838 rows, 5 shots, by characters): ")
