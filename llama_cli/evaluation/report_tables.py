@@ -25,6 +25,7 @@ LEGEND = (
 ELSEWHERE = "not in the paper"
 PERCENT = ("accuracy", "exact_match", "pass@", "maj1@")  # how names of shares begin
 PLAIN_DIGITS = 4  # of figures that are in no table and no percentage; ours
+ASKED = ("prompt", "seed", "samples", "temperature", "tier", "scorer")  # told of a protocol
 BREAK = 7  # characters of a model's name that stay in one line; ours
 
 
@@ -120,18 +121,14 @@ def _cell(entry: Entry, cell: Cell | None) -> str:
 
 def notes(entries: Sequence[Entry]) -> Iterator[str]:
     """Say once for each task and model how it was asked, and what differs from the paper."""
-    seen = set()
+    parts: dict[str, list[Entry]] = {}
     for entry in entries:
-        score = entry.score
-        line = f"{score.task} ({asked(entry)}): {_differs(entry)}"
-        if not score.group and line not in seen:
-            seen.add(line)
-            yield line
-
-
-def _differs(entry: Entry) -> str:
-    nothing = "nothing known to differ" if entry.published else ELSEWHERE
-    return "; ".join(entry.differs) or nothing
+        if not entry.score.group:
+            parts.setdefault(f"{entry.score.task} ({asked(entry)})", []).append(entry)
+    for head, part in parts.items():
+        nothing = "nothing known to differ" if any(e.published for e in part) else ELSEWHERE
+        said = dict.fromkeys(word for entry in part for word in entry.differs)
+        yield f"{head}: {'; '.join(said) or nothing}"
 
 
 def asked(entry: Entry) -> str:
@@ -143,7 +140,7 @@ def asked(entry: Entry) -> str:
         str(protocol.get("split", "")),
         f"{score.shots} shots",
         f"by {score.normalization}",
-        *(f"{name} {protocol[name]}" for name in ("prompt", "seed") if name in protocol),
+        *(f"{name} {protocol[name]}" for name in ASKED if name in protocol),
         "begin mark" if protocol.get("bos") else "",
     ]
     return ", ".join(word for word in said if word)

@@ -244,7 +244,8 @@ def test_comparisons_are_written_as_lines_and_a_table_is_shown(tmp_path):
 def test_on_a_terminal_only_the_table_is_shown(tmp_path):
     a = write(tmp_path / "a", [1, 0])
     code, shown = on_terminal(f"llama eval compare {a} {a}", tmp_path)
-    assert (code, shown.splitlines()[0].split()[:3]) == (0, ["task", "metric", "rows"])
+    assert code == 0
+    assert "every row is the same: piqa accuracy" in shown
     assert '"task"' not in shown
 
 

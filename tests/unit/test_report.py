@@ -222,6 +222,20 @@ def test_json_has_every_cell_with_its_difference():
     }
 
 
+def test_how_a_task_was_asked_is_told_once_for_all_its_metrics_and_groups():
+    protocol = {"split": "test", "prompt": "0f", "seed": 3, "samples": 200, "tier": "namespaces"}
+    scores = [
+        score("mmlu", shots=5, rows=14042, model="m", protocol=protocol, group=group)
+        for group in ("", "STEM", "anatomy")
+    ]
+    scores.append(score("mmlu", metric="margin", shots=5, rows=14042, model="m", protocol=protocol))
+    lines = [line for line in as_text(place(scores)).splitlines() if line.startswith("mmlu (")]
+    assert lines == [
+        "mmlu (m, 14,042 rows, test, 5 shots, by characters, prompt 0f, seed 3, samples 200, "
+        "tier namespaces): nothing known to differ"
+    ]
+
+
 # -- the picture and the command --
 
 
