@@ -204,7 +204,8 @@ def compare_pairs(task: str, metric: str, a: Numbers, b: Numbers, *, seed: int =
     change = b - a
     gained, lost = int((change > 0).sum()), int((change < 0).sum())
     scale = 100.0 if marks else 1.0
-    p = statistics.mcnemar(gained, lost) if marks else statistics.bootstrap_p(change, seed=seed)
+    means = statistics.resampled_means(change, seed=seed)
+    p = statistics.mcnemar(gained, lost) if marks else statistics.share_beyond(means)
     return _judged(
         Comparison(
             task=task,
@@ -216,7 +217,7 @@ def compare_pairs(task: str, metric: str, a: Numbers, b: Numbers, *, seed: int =
             b=scale * float(b.mean()),
             b_interval=_scaled(interval_of(b, seed=seed, times=RESAMPLES), scale),
             difference=scale * float(change.mean()),
-            difference_interval=_scaled(statistics.bootstrap(change, seed=seed), scale),
+            difference_interval=_scaled(statistics.ends(means), scale),
             gained=gained,
             lost=lost,
             test="mcnemar" if marks else "bootstrap",

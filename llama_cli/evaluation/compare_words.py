@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -9,6 +10,7 @@ from llama_cli.evaluation.compare import Apart, Comparison, family
 from llama_cli.evaluation.statistics import Interval
 from llama_cli.evaluation.tables import lay_out
 
+MOST_DIGITS = 6  # after the point; ours
 SAME = "same"
 COLUMNS = ("task", "metric", "rows", "A", "B", "B - A", "up", "down", "p", "shows")
 NAMED = 20  # comparisons of one verdict that are named; ours: the table has them all
@@ -41,8 +43,15 @@ def _figure(found: Comparison, value: float, interval: Interval, sign: str = "")
 
 
 def _number(found: Comparison, value: float, sign: str = "") -> str:
-    digits = 1 if found.unit == "percent" else 3
-    return f"{value + 0.0:{sign}.{digits}f}"
+    return f"{value + 0.0:{sign}.{_digits(found)}f}"
+
+
+def _digits(found: Comparison) -> int:
+    """Give so many digits that the difference that would show has two."""
+    if found.unit == "percent":
+        return 1
+    small = found.smallest or 1.0
+    return min(max(3, 2 - math.ceil(math.log10(small))), MOST_DIGITS)
 
 
 def shown_p(p: float) -> str:

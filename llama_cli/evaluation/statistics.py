@@ -25,6 +25,7 @@ LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # a test that finds what is not there, one time in twenty
 POWER = 0.80  # a test that finds what is there, four times in five; Cohen, 1988
 TIMES = 10_000  # resamples; ours: the end of an interval moves by a hundredth of its width
+MOST = 200_000_000  # numbers drawn for one mean; ours: a second
 FEW = 32  # distinct values up to which rows are drawn by their counts; ours
 DRAWN = 1 << 22  # numbers drawn at a time, to bound memory; ours: 32 MiB
 
@@ -69,6 +70,9 @@ def resampled_means(
 ) -> Numbers:
     """Give the means of `times` samples as large as `values`, drawn from them with replacement.
 
+    Of very many rows fewer samples are drawn, a thousand at least, for time; the mean of so many
+    is nearly normal.
+
     Where there are few distinct values, how often each is drawn is multinomial: the same
     distribution, in the time of `times` draws instead of `times` by n.
 
@@ -84,6 +88,7 @@ def resampled_means(
         drawn = rng.multinomial(rows.size, counts / rows.size, size=times)
         means: Numbers = drawn @ distinct / rows.size
         return means
+    times = min(times, max(1_000, MOST // rows.size))
     at_once = max(1, DRAWN // rows.size)
     parts = [min(at_once, times - start) for start in range(0, times, at_once)]
     return np.concatenate(
@@ -102,22 +107,23 @@ def bootstrap(
 
     Of the differences between two runs, row by row, it is the paired bootstrap.
     """
-    means = resampled_means(values, seed=seed, times=times)
+    return ends(resampled_means(values, seed=seed, times=times), level=level)
+
+
+def ends(means: Numbers, *, level: float = LEVEL) -> Interval:
+    """Give the ends between which `level` of the means lie."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-def bootstrap_p(
-    differences: Sequence[float] | Numbers, *, seed: int = 0, times: int = TIMES
-) -> float:
-    """Give the two-sided p value that the mean difference is 0: how often a sample's is beyond 0.
+def share_beyond(means: Numbers) -> float:
+    """Give the two-sided p value that a mean is 0: how often a sample's is on the other side.
 
-    It is at least 2 / (times + 1), for one is always added to what was counted (Davison &
-    Hinkley, 1997, section 4.2). Differences that are all 0 give 1.
+    It is at least 2 / (samples + 1), for one is always added to what was counted (Davison &
+    Hinkley, 1997, section 4.2). Means that are all 0 give 1.
     """
-    means = resampled_means(differences, seed=seed, times=times)
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return min(1.0, 2 * (beyond + 1) / (times + 1))
+    return min(1.0, 2 * (beyond + 1) / (means.size + 1))
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -216,6 +216,14 @@ def test_what_was_not_found_is_said_with_what_would_have_been():
     assert "every row is the same: piqa accuracy\n" in describe(compare(a, a), apart(a, a))
 
 
+def test_small_differences_have_the_digits_to_be_seen():
+    a = run_of([0.5 + 0.001 * (n % 10) for n in range(400)])
+    b = run_of([0.5 + 0.001 * (n % 10) + 0.0004 * (n % 2) for n in range(400)])
+    line = describe(compare(a, b), apart(a, b)).splitlines()[1]
+    assert "+0.000200 (" in line
+    assert line.split()[-1] == "0.000028"  # 2.80158 x 0.0002 / sqrt(400)
+
+
 # -- the command --
 
 

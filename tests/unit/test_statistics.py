@@ -12,11 +12,11 @@ from llama_cli.evaluation.official import official_rows
 from llama_cli.evaluation.statistics import (
     are_marks,
     bootstrap,
-    bootstrap_p,
     holm,
     interval_of,
     mcnemar,
     resampled_means,
+    share_beyond,
     smallest_paired,
     smallest_paired_flips,
     smallest_unpaired,
@@ -119,6 +119,13 @@ def test_how_much_is_drawn_at_a_time_bounds_memory_and_changes_no_count(monkeypa
     assert len(set(means)) == 7
 
 
+def test_of_very_many_rows_fewer_samples_are_drawn_but_a_thousand_at_least(monkeypatch):
+    monkeypatch.setattr(statistics, "MOST", 150_000)
+    assert resampled_means(np.arange(100.0)).shape == (1500,)
+    assert resampled_means(np.arange(1000.0)).shape == (1000,)
+    assert resampled_means([0.0, 1.0] * 500).shape == (10_000,)  # drawn by their counts
+
+
 def test_equal_values_have_an_interval_without_width():
     assert bootstrap([0.25] * 9) == (0.25, 0.25)
 
@@ -129,19 +136,19 @@ def test_no_values_are_refused():
 
 
 def test_differences_that_are_all_zero_show_nothing():
-    assert bootstrap_p([0.0] * 50) == 1.0
+    assert share_beyond(resampled_means([0.0] * 50)) == 1.0
 
 
 def test_differences_of_one_sign_give_the_least_p_there_is():
-    assert bootstrap_p([0.1, 0.2, 0.3], times=999) == 2 / 1000
-    assert bootstrap_p([-0.1, -0.2, -0.3], times=999) == 2 / 1000
+    for values in ([0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]):
+        assert share_beyond(resampled_means(values, times=999)) == 2 / 1000
 
 
 def test_the_bootstraps_p_is_near_that_of_the_normal():
     rng = np.random.default_rng(0)
     values = rng.normal(0, 1, 400)
     values += 2 / math.sqrt(400) * values.std() - values.mean()  # two standard errors from 0
-    assert bootstrap_p(values) == pytest.approx(0.0455, abs=0.01)
+    assert share_beyond(resampled_means(values)) == pytest.approx(0.0455, abs=0.01)
 
 
 def test_marks_have_wilsons_interval_and_other_values_the_bootstraps():
