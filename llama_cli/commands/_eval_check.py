@@ -47,7 +47,8 @@ def command(run: Run, tasks: tuple[str, ...], data: tuple[str, ...]) -> None:
     if not on_terminal:
         run.write(found)
     if on_terminal or not run.quiet:
-        click.echo("\n".join(f"{each.level}: {each}" for each in found), err=not on_terminal)
+        told = [f"{each.level}: {each}" for each in found] or ["documents are not looked at"]
+        click.echo("\n".join(told), err=not on_terminal)
     if wrong := errors(found):
         raise LlamaError(_told(wrong))
 

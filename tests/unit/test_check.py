@@ -257,6 +257,13 @@ def test_wrong_labels_end_with_1_and_are_told_in_one_line(benchmarks):
     )
 
 
+def test_documents_are_not_looked_at(tmp_path):
+    (tmp_path / "held.jsonl").write_text('{"text": "a"}\n')
+    done = llama("bits_per_byte", "--data", tmp_path / "held.jsonl", "-o", tmp_path / "f")
+    assert (done.exit_code, (tmp_path / "f").read_text()) == (0, "")
+    assert done.stderr.startswith("documents are not looked at\n")
+
+
 def test_a_run_does_not_begin_with_a_wrong_label(benchmarks):
     data = Data([benchmarks])
     said = []
