@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from llama_cli.evaluation import statistics
@@ -82,9 +83,16 @@ class Entry:
 
 
 def place(scores: Iterable[Score]) -> list[Entry]:
-    """Put each score beside the paper's; in two tables, it is there twice."""
-    found: list[Entry] = []
+    """Put each score beside the paper's; in two tables, it is there twice.
+
+    What several models have of one figure stands together, where the first has it.
+    """
+    together: dict[Any, list[Score]] = {}
     for score in scores:
+        key = score.task, score.group, score.metric, score.shots
+        together.setdefault(key, []).append(score)
+    found: list[Entry] = []
+    for score in chain.from_iterable(together.values()):
         tables: list[Published | None] = [*same(score)]
         found += [
             Entry(score, interval(score, each), each, differences(score))

@@ -195,6 +195,12 @@ def test_models_that_are_reported_together_are_named_in_the_rows():
     assert "runs/[b]" in text.splitlines()[5]
 
 
+def test_what_several_models_have_of_one_figure_stands_together():
+    scores = [score(task, model=model) for model in "ab" for task in ("piqa", "boolq")]
+    (section,) = sections(place(scores))
+    assert [row[0] + row[2] for row in section.rows] == ["PIQAa", "PIQAb", "BoolQa", "BoolQb"]
+
+
 def test_shots_are_named_where_the_paper_varies_them():
     found = as_text(place([score("nq_open", 20.0, metric="exact_match", shots=64)]))
     assert "NaturalQuestions 64-shot" in found
