@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-NAMES = ("gold_bits_per_byte", "margin")
+NAMES = ("margin", "gold_bits_per_byte")
 
 
 def bits_per_byte(logprob: float, text: str) -> float:
@@ -65,8 +65,8 @@ def small_values(
     A likelihood of 0, or an answer without others, gives no value rather than an infinite one.
     """
     found = {}
-    if text and math.isfinite(logprob):
-        found[NAMES[0]] = bits_per_byte(logprob, text)
     if len(values) > 1 and all(map(math.isfinite, values)):
-        found[NAMES[1]] = margin(values, gold)
+        found[NAMES[0]] = margin(values, gold)
+    if text and math.isfinite(logprob):
+        found[NAMES[1]] = bits_per_byte(logprob, text)
     return found
