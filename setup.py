@@ -119,6 +119,7 @@ setup(
     packages=find_packages(include=["llama_cli", "llama_cli.*", "cuda_ext", "cuda_ext.*"]),
     package_data={
         "llama_cli": ["py.typed"],
+        "llama_cli.evaluation": ["*.json"],
         "llama_cli.tokenizer": ["*.model"],
         "cuda_ext": ["*.cu", "*.h", "*.md"],
         "cuda_ext.host": ["*.cpp", "*.h", "*.md"],

@@ -27,6 +27,9 @@ WORDS = {
     "summarise": "_eval_summarise",
     "overlap": "_eval_overlap",
     "fit-scorer": "_eval_fit_scorer",
+    "check": "_eval_check",
+    "compare": "_eval_compare",
+    "report": "_eval_report",
     "sandbox-check": "_eval_sandbox_check",
 }
 
