@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._eval_check import look
 from llama_cli.commands._eval_options import asked, asking_options
 from llama_cli.commands._eval_overlap import AGAINST, NGRAM, found
 from llama_cli.commands._eval_scorers import SCORER, opened
@@ -103,6 +104,7 @@ def command(
 
         source = find_source(run, model)
         engine = load_engine(source, pick_device(device, run.settings.command))
+        look(run, wanted.tasks, wanted.data)
         fit = Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)
         answer = local(engine, name=str(source.directory), batch=batch)
         graded = apart(grade(answer(wanted.requests(fit)), tools), contacts)
