@@ -16,6 +16,7 @@ from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
 from llama_cli.commands._model import find_source, load_engine, model_options, open_template
 from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
+from llama_cli.commands._together import open_shared, processes
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def command(
       llama generate --prompt 'Once upon a time' --num-samples 3 --top-k 40 --min-p 0.05
       llama generate --model Llama-2-7b-hf --quantize int8 batch.jsonl -o answers.jsonl
       llama generate --model runs/first --export hf for-transformers
+      torchrun --nproc-per-node 8 -m llama_cli generate --model llama-65b prompts.jsonl
     """
     if prompt and files:
         raise UsageError("give FILEs or --prompt, not both")
@@ -113,14 +115,18 @@ def command(
     settings = Settings(seed=run.seed, samples=num_samples, **asked)
     how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
     source = find_source(run, model)
-    engine = load_engine(
-        source,
-        how.device,
-        dtype=how.dtype,
-        quantize=how.quantize,
-        deterministic=how.deterministic,
-        clock=time.monotonic if timings else None,
-    )
+    clock = time.monotonic if timings else None
+    if processes() > 1:
+        engine = open_shared(ctx, source, how, clock)
+    else:
+        engine = load_engine(
+            source,
+            how.device,
+            dtype=how.dtype,
+            quantize=how.quantize,
+            deterministic=how.deterministic,
+            clock=clock,
+        )
     calls = _calls(run, engine, prompt, settings, open_template(source.directory))
     ahead = 1 if run.settings.line_buffered else max(AHEAD, batch)
     on_terminal = run.output is None and sys.stdout.isatty()

@@ -121,7 +121,10 @@ class Batch:
                     rows.append(row)
         if rows:
             every = len(states_Nd) == len(ends)
-            self._add(rows, self.network.logits(states_Nd if every else states_Nd[ends]))
+            logits_BV = self.network.logits(states_Nd if every else states_Nd[ends])
+            self._add(
+                rows, logits_BV[:, : self.tokenizer.vocab_size]
+            )  # a model may have spare ones
 
     def _add(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         likeliest, total_B = self.network.summary(logits_BV)

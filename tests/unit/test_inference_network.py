@@ -85,7 +85,7 @@ def test_laying_out_keeps_every_value() -> None:
 
 
 def test_room_grows_and_what_is_there_stays() -> None:
-    cache = Cache(CONFIG, device=torch.device("cpu"), dtype=torch.float32)
+    cache = Cache(CONFIG, CONFIG.heads, device=torch.device("cpu"), dtype=torch.float32)
     cache.grow(1, 10)
     kv = torch.ones(1, 2 * CONFIG.heads, CONFIG.head_dim)
     cache.write(0, torch.tensor([3]), kv)
