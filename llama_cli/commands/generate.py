@@ -16,6 +16,7 @@ from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
 from llama_cli.commands._model import find_source, load_engine, model_options, open_template
 from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
+from llama_cli.commands._serve import Served, serving_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ AHEAD = 128  # prompts read before any is completed; ours
     help="Files of --export meta, one for each GPU that shares the layers.  [default: 1]",
 )
 @stream_options(files=False, jobs=False, drops=False, seed=True)
+@serving_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -77,6 +79,7 @@ def command(
     export: tuple[Kind, str] | None,
     shards: int | None,
     num_samples: int,
+    served: Served | None,
     **asked: Any,
 ) -> None:
     """Complete prompts.
@@ -94,6 +97,7 @@ def command(
       llama generate --prompt 'Once upon a time' --num-samples 3 --top-k 40 --min-p 0.05
       llama generate --model Llama-2-7b-hf --quantize int8 batch.jsonl -o answers.jsonl
       llama generate --model runs/first --export hf for-transformers
+      llama generate --model runs/first --serve 8000
     """
     if prompt and files:
         raise UsageError("give FILEs or --prompt, not both")
@@ -102,17 +106,20 @@ def command(
     if not all(map(_is_text, (*prompt, *asked["stop"]))):
         raise UsageError("--prompt and --stop take UTF-8 text")
     if export or shards:
-        if not export or prompt or files:
+        if not export or prompt or files or served:
             raise UsageError("--export stands alone, and --shards with it", hint=EXPORT)
         write_model(run, model, export[0], Path(export[1]), shards=shards)
         return
-    run.inputs = () if prompt else inputs_or_stdin(ctx, files)
+    if served and (prompt or files or format or timings or run.output):
+        raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
+    run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
 
     from llama_cli.inference.rows import Settings
 
     settings = Settings(seed=run.seed, samples=num_samples, **asked)
     how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
     source = find_source(run, model)
+    door = served.open() if served else None
     engine = load_engine(
         source,
         how.device,
@@ -121,7 +128,11 @@ def command(
         deterministic=how.deterministic,
         clock=time.monotonic if timings else None,
     )
-    calls = _calls(run, engine, prompt, settings, open_template(source.directory))
+    template = open_template(source.directory)
+    if door:
+        door.serve(run, engine, settings, template, model=source.directory, batch=batch)
+        return
+    calls = _calls(run, engine, prompt, settings, template)
     ahead = 1 if run.settings.line_buffered else max(AHEAD, batch)
     on_terminal = run.output is None and sys.stdout.isatty()
     if (format or ("text" if on_terminal else "jsonl")) == "jsonl":

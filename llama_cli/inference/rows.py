@@ -117,16 +117,21 @@ def text(row: Row, tokenizer: Tokenizer) -> str:
     return cut(whole_text(row, tokenizer), row.settings.stop)
 
 
+def first_told(row: Row) -> int:
+    """Tell which token is the first of those told; the rest, and `logprobs`, go with it."""
+    scored = row.settings.echo and (row.held > 0 or row.start == 1)
+    return 1 if scored else row.start
+
+
 def completion(row: Row, tokenizer: Tokenizer) -> Completion:
     """Make the record of a row that has ended."""
-    settings, echo = row.settings, row.settings.echo
-    scored = echo and (row.held > 0 or row.start == 1)
+    settings = row.settings
     return Completion(
         id=row.prompt.id,
         prompt=row.prompt.prompt,
-        completion=echo * row.prompt.prompt + text(row, tokenizer),
+        completion=settings.echo * row.prompt.prompt + text(row, tokenizer),
         finish=row.finish,
-        tokens=row.ids[1 if scored else row.start :],
+        tokens=row.ids[first_told(row) :],
         logprobs=row.logprobs,
         seed=settings.seed,
         sample=row.sample if settings.samples > 1 else None,

@@ -70,6 +70,11 @@ class Tokenizer:
         return int(self.processor.vocab_size())
 
     @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of text of the longest piece: no token stands for more."""
+        return max(len(self.piece(token).encode()) for token in range(self.vocab_size))
+
+    @cached_property
     def sha256(self) -> str:
         """Checksum of the `.model` file: which tokenizer this is."""
         return hashlib.sha256(self.model).hexdigest()
