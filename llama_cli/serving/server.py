@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -42,12 +42,14 @@ def bind(host: str, port: int, *, anywhere: bool) -> socket.socket:
                 f"{host} can be reached from other machines, so clients need a token",
                 hint=f"llama generate --serve {host}:{port} --token-file FILE",
             )
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds clients that vanished
-        for option, value in ALIVE:
-            bound.setsockopt(socket.IPPROTO_TCP, option, value)
-        bound.bind(address)
+        with ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds who vanished
+            for option, value in ALIVE:
+                bound.setsockopt(socket.IPPROTO_TCP, option, value)
+            bound.bind(address)
+            stack.pop_all()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no such name"
         raise LlamaError(f"{host}:{port}: {reason.lower()}") from None
