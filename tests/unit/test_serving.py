@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import openai
 import pytest
-
-pytest.importorskip("uvicorn")
-openai = pytest.importorskip("openai")
 
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.records import Completion, Prompt
@@ -191,16 +189,12 @@ def test_a_conversation_is_answered_whole_and_streamed_alike(client):
         delta = part.choices[0].delta
         said += delta.content or ""
         roles.append(delta.role)
-        tokens += [each.token for each in (part.choices[0].logprobs or whole_of([])).content]
+        told = part.choices[0].logprobs
+        tokens += [each.token for each in told.content] if told else []
     assert said == whole.choices[0].message.content
     assert roles[0] == "assistant"
     assert roles[1:] == [None] * (len(roles) - 1)
     assert tokens == [each.token for each in whole.choices[0].logprobs.content]
-
-
-class whole_of:  # noqa: N801
-    def __init__(self, content):
-        self.content = content
 
 
 def test_white_space_around_a_message_is_dropped_in_a_stream_too(engine):

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("uvicorn")
-
 from llama_cli.errors import LlamaError
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine, Settings
@@ -172,9 +170,7 @@ def test_a_client_that_does_not_read_is_dropped_and_its_rows_with_it():
             until(lambda: server.service.requests == 1)
             until(lambda: server.service.requests == 0)
             assert server.service.worker.running == 0
-            connection.settimeout(10)
-            with pytest.raises(ConnectionResetError):
-                read_all(connection)
+            assert b"[DONE]" not in read_all(connection)
 
 
 # -- who may ask --
