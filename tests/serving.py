@@ -15,10 +15,11 @@ from typing import Any
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine
 from llama_cli.inference.rows import Settings
+from llama_cli.serving.address import bind
 from llama_cli.serving.calls import Reader
 from llama_cli.serving.completing import Service
 from llama_cli.serving.limits import Limits
-from llama_cli.serving.server import Server, bind
+from llama_cli.serving.server import Server
 from llama_cli.serving.worker import Worker
 from llama_cli.tokenizer.template import Template
 from tests.tiny import tiny_model, tiny_tokenizer

@@ -101,11 +101,11 @@ class Served:
             LlamaError: the address, or the file of tokens, cannot be had.
         """
         try:
-            from llama_cli.serving.server import bind
+            import starlette  # noqa: F401
+            import uvicorn  # noqa: F401
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("uvicorn", "starlette", "h11"):
-                raise
             raise NotReadyError(f"--serve needs {error.name}", hint=INSTALL) from None
+        from llama_cli.serving.address import bind
         from llama_cli.serving.bearer import read_tokens
         from llama_cli.serving.limits import Limits
 

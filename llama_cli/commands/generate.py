@@ -113,13 +113,13 @@ def command(
     if served and (prompt or files or format or timings or run.output):
         raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
     run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
+    door = served.open() if served else None
 
     from llama_cli.inference.rows import Settings
 
     settings = Settings(seed=run.seed, samples=num_samples, **asked)
     how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
     source = find_source(run, model)
-    door = served.open() if served else None
     engine = load_engine(
         source,
         how.device,

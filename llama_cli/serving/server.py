@@ -11,49 +11,19 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from llama_cli.errors import LlamaError
 from llama_cli.serving.app import make_app
-from llama_cli.serving.bearer import is_here
 from llama_cli.serving.completing import Service
 
 BACKLOG = 1024  # connections that wait to be accepted; ours
 IDLE = 30  # seconds a connection is kept between two requests; ours
-ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-
-
-def bind(host: str, port: int, *, anywhere: bool) -> socket.socket:
-    """Take an address; port 0 is any that is free.
-
-    Raises:
-        LlamaError: it is not this machine's own, and should be unless `anywhere`; or is taken.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        if not anywhere and not is_here(str(address[0])):
-            raise LlamaError(
-                f"{host} can be reached from other machines, so clients need a token",
-                hint=f"llama generate --serve {host}:{port} --token-file FILE",
-            )
-        with ExitStack() as stack:
-            bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # finds who vanished
-            for option, value in ALIVE:
-                bound.setsockopt(socket.IPPROTO_TCP, option, value)
-            bound.bind(address)
-            stack.pop_all()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no such name"
-        raise LlamaError(f"{host}:{port}: {reason.lower()}") from None
-    return bound
+LOGGERS = ("uvicorn.error", "asyncio")
 
 
 class Server:
@@ -124,6 +94,8 @@ class _Uvicorn(uvicorn.Server):
                 self.should_exit = True
             elif main is not None:
                 self.ended = number
+                for name in LOGGERS:  # that all is cancelled is no error
+                    logging.getLogger(name).disabled = True
                 loop.call_soon_threadsafe(main.cancel)
 
         before = {}
@@ -203,15 +175,13 @@ class _Errors(logging.Handler):
         self.say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one, in a line; what was cancelled because the process ends is none."""
+        """Say one, in a line."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, asyncio.CancelledError):
-            words = f"{record.getMessage().strip().lower()}{f': {error!r}' if error else ''}"
-            self.say(" ".join(words.split()))
+        words = f"{record.getMessage().strip().lower()}{f': {error!r}' if error else ''}"
+        self.say(" ".join(words.split()))
 
 
 def _tell_errors(say: Callable[[str], None]) -> None:
-    for name in ("uvicorn.error", "asyncio"):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers = [_Errors(say)]
-        logger.propagate = False
+        logger.handlers, logger.propagate, logger.disabled = [_Errors(say)], False, False

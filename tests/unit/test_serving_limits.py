@@ -14,9 +14,9 @@ from llama_cli.errors import LlamaError
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.records import Prompt
+from llama_cli.serving.address import bind
 from llama_cli.serving.bearer import read_tokens
 from llama_cli.serving.limits import Limits
-from llama_cli.serving.server import bind
 from tests.serving import Held, Running, serving, until
 from tests.tiny import tiny_model, tiny_tokenizer
 
