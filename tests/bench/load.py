@@ -1,6 +1,6 @@
 """Many clients at once on `llama generate --serve`, half of which leave in mid-answer.
 
-    python tests/bench/load.py --clients 200 --seconds 60
+    python -m tests.bench.load --clients 200 --seconds 60
 
 Every answer that is read to its end is compared with what the engine gives for that prompt
 without a server. Prints what the server holds (memory, open files, threads, rows) as time goes
@@ -26,16 +26,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-
 import torch
 
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.model.weights import TOKENIZER, save_weights
 from llama_cli.records import Prompt
+from tests.shell import ROOT
 from tests.tiny import CONFIG, tiny_tokenizer
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: "
