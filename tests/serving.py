@@ -34,7 +34,16 @@ class Running:
     port: int
     service: Service
     bound: socket.socket
+    server: Server
     said: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Requests, rows, connections and tasks of now; no pages but those of completions."""
+        state = self.server._uvicorn.server_state
+        worker = self.service.worker
+        rows = (self.service.rows, worker.running, worker.waiting)
+        return (self.service.requests, *rows, len(state.connections), len(state.tasks))
 
     @property
     def url(self) -> str:
@@ -98,7 +107,7 @@ def serving(
     thread.start()
     try:
         assert ready.wait(30), said
-        yield Running(bound.getsockname()[1], service, bound, said)
+        yield Running(bound.getsockname()[1], service, bound, server, said)
     finally:
         server.stop()
         thread.join(30)

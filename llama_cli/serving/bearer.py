@@ -57,12 +57,16 @@ def check_origin(headers: Mapping[str, str]) -> None:
     Raises:
         Refused: 403.
     """
-    origin = headers.get("origin")
-    names = [urlsplit(f"//{headers.get('host', '')}").hostname]
-    if origin is not None:
-        names.append(urlsplit(origin).hostname)
-    if not all(name is not None and is_here(name) for name in names):
+    pages = [f"//{headers.get('host', '')}", *([headers["origin"]] if "origin" in headers else [])]
+    if not all(is_here(_host(page)) for page in pages):
         raise Refused(403, "without --token-file only this machine may ask", code="forbidden")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_here(name: str) -> bool:

@@ -7,7 +7,7 @@ passed over in silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import orjson
 
 from llama_cli.inference.openai import COUNTS, NUMBERS, requests_of
 from llama_cli.inference.rows import Request, Row, Settings, rows_of
-from llama_cli.serving.limits import LIKELIEST, STOP, STOPS, Limits
+from llama_cli.serving.limits import LIKELIEST, STOP, STOPS, TOLD, Limits
 from llama_cli.serving.refusal import Refused
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import Template
@@ -112,6 +112,7 @@ class Reader:
         said = next((body[name] for name in LENGTHS if body.get(name) is not None), None)
         for row in rows[:: requests[0].settings.samples]:
             self._check_length(row.start, said)
+        _check_told(rows)
         return Asked(requests, rows, chat, stream, tells_usage)
 
     def _check_model(self, body: dict[str, Any]) -> None:
@@ -152,6 +153,14 @@ class Reader:
     def _too_long(self, what: str) -> Refused:
         message = f"{what} is longer than the {self._most():,} tokens taken here"
         return Refused(400, message, code="context_length_exceeded", param="prompt")
+
+
+def _check_told(rows: Sequence[Row]) -> None:
+    settings = rows[0].settings
+    tokens = sum(row.end - (0 if settings.echo else row.start) for row in rows)
+    if tokens * (settings.logprobs or 0) > TOLD:
+        message = f"at most {TOLD:,} logprobs in all; {tokens * (settings.logprobs or 0):,} asked"
+        raise Refused(400, message, param="logprobs")
 
 
 LENGTHS = ("max_completion_tokens", "max_tokens")

@@ -19,3 +19,4 @@ class Limits:
 STOPS = 16  # stop strings of a request; ours
 STOP = 256  # characters of one; ours
 LIKELIEST = 100  # alternatives told to each token; ours
+TOLD = 500_000  # of all tokens of a request: some 65 MB; ours

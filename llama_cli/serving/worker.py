@@ -136,11 +136,31 @@ class Worker:
     def _run(self, post: Post) -> None:
         torch.set_num_threads(self.threads)  # a thread begins with all of them
         while not self._stopped:
-            news = list(self._take())
+            self._wait()
+            news = self._guarded(self._take)
             if self._tracks:
-                news += self._step()
+                news += self._guarded(self._step)
             if news:
                 self._post(post, news)
+
+    def _guarded(self, part: Callable[[], Iterator[tuple[Job, News]]]) -> list[tuple[Job, News]]:
+        """Do a part of the work; if it fails, tell all whose rows may have been touched.
+
+        Too little memory, or a bug of ours, must not stop the others.
+        """
+        try:
+            return list(part())
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            tracks = [self._tracks[id(row)] for row in self._within()]
+            self.say(f"{len(tracks)} completions failed: {reason}")
+            self._forget([track.row for track in tracks])
+            self._batch = self._empty()
+            return [(each.job, News(each.index, each.made, failure=reason)) for each in tracks]
+
+    def _within(self) -> list[Row]:
+        """List the rows that are in the batch, or may be after the next step."""
+        return [*self._batch.rows, *islice(self._waiting, self.size)]
 
     def _post(self, post: Post, news: list[tuple[Job, News]]) -> None:
         def tell() -> None:
@@ -156,11 +176,14 @@ class Worker:
         engine = self.engine
         return Batch(engine.network, engine.tokenizer, size=self.size, clock=self.clock)
 
-    def _take(self) -> Iterator[tuple[Job, News]]:
-        """Wait for something to do; take in new jobs, and out those that were given up."""
+    def _wait(self) -> None:
         with self._changed:
             while not (self._new or self._gone or self._tracks or self._stopped):
                 self._changed.wait()
+
+    def _take(self) -> Iterator[tuple[Job, News]]:
+        """Take in new jobs, and out those that were given up."""
+        with self._changed:
             new, self._new = self._new, []
             gone, self._gone = self._gone, []
         for job in new:
@@ -180,22 +203,13 @@ class Worker:
         self._batch.drop(rows)
         self._waiting = deque(row for row in self._waiting if id(row) in self._tracks)
 
-    def _step(self) -> list[tuple[Job, News]]:
-        within = [*self._batch.rows, *islice(self._waiting, self.size)]
-        tracks = [self._tracks[id(row)] for row in within]
-        try:
-            self._batch.step(self._waiting)
-        except Exception as error:  # too little memory, or a bug of ours: others must not suffer
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.say(f"{len(within)} completions failed: {reason}")
-            self._forget(within)
-            self._batch = self._empty()
-            return [(t.job, News(t.index, t.made, failure=reason)) for t in tracks]
-        return list(self._told([track for track in tracks if track.row.slot >= 0]))
-
-    def _told(self, tracks: Sequence[_Track]) -> Iterator[tuple[Job, News]]:
-        for track in tracks:
-            row = track.row
+    def _step(self) -> Iterator[tuple[Job, News]]:
+        within = self._within()
+        self._batch.step(self._waiting)
+        for row in within:
+            if row.slot < 0:  # it waits still
+                continue
+            track = self._tracks[id(row)]
             self.made += row.from_start - track.made
             track.made = row.from_start
             if row.finish:

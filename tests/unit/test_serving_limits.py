@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llama_cli.errors import LlamaError
 from llama_cli.inference.batch import Batch
-from llama_cli.inference.engine import Engine, Settings
-from llama_cli.records import Prompt
+from llama_cli.inference.engine import Engine
+from llama_cli.serving import calls, exchange
 from llama_cli.serving.address import bind
 from llama_cli.serving.bearer import read_tokens
 from llama_cli.serving.limits import Limits
+from llama_cli.serving.worker import Worker
+from tests.bench import load
 from tests.serving import Held, Running, serving, until
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_tokenizer
 
 COMPLETIONS = "/v1/completions"
 
@@ -99,6 +103,14 @@ def test_what_cannot_be_answered_is_an_error_in_openais_form(server, body, statu
     assert (found, said[: len(message)]) == (status, message)
 
 
+def test_logprobs_are_limited_over_all_tokens_of_a_request(server, monkeypatch):
+    monkeypatch.setattr(calls, "TOLD", 2 * (3 + 5) * 4)
+    body = {"prompt": [5, 6, 7], "max_tokens": 5, "n": 2, "logprobs": 4, "echo": True}
+    assert server.post(body)[0] == 200
+    refused = (400, "at most 64 logprobs in all; 80 asked")
+    assert error(server.post({**body, "logprobs": 5})) == refused
+
+
 def test_fields_that_ask_for_nothing_are_taken(server):
     body = {"prompt": "a", "max_tokens": 1, "user": "me", "best_of": 1, "suffix": None}
     neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
@@ -130,7 +142,10 @@ def test_a_body_that_says_it_is_too_long_is_refused_unread(server):
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_in_chunks_is_refused_where_it_grows_too_long_and_read_no_further(server):
+def test_a_body_in_chunks_is_refused_where_it_grows_too_long_and_read_no_further(
+    server, monkeypatch
+):
+    monkeypatch.setattr(exchange, "LINGER", 0.1)
     chunk = b"%x\r\n%s\r\n" % (10_000, b"a" * 10_000)
     with server.connect(head(Transfer_Encoding="chunked") + chunk * 2) as connection:
         found = read_all(connection)  # it ends, though the body does not
@@ -146,7 +161,8 @@ def test_a_body_that_is_packed_is_refused(server):
     assert error(server.post(b"{}", Content_Encoding="gzip"))[0] == 415
 
 
-def test_a_client_that_is_slow_to_send_is_dropped():
+def test_a_client_that_is_slow_to_send_is_dropped(monkeypatch):
+    monkeypatch.setattr(exchange, "LINGER", 0.1)
     with serving(limits=Limits(patience=0.2)) as server:
         with server.connect(b"POST /v1/comp") as connection:
             assert connection.recv(1) == b""
@@ -169,7 +185,7 @@ def test_a_client_that_does_not_read_is_dropped_and_its_rows_with_it():
             connection.sendall(request(**body, echo=True))
             until(lambda: server.service.requests == 1)
             until(lambda: server.service.requests == 0)
-            assert server.service.worker.running == 0
+            until(lambda: not any(server.held))
             assert b"[DONE]" not in read_all(connection)
 
 
@@ -183,6 +199,8 @@ def test_without_tokens_only_pages_and_names_of_this_machine_may_ask(server):
     assert error(server.post(body, Origin="https://example.org")) == refused
     assert error(server.post(body, Origin="null")) == refused
     assert error(server.post(body, Host="rebound.example.org:80")) == refused
+    assert error(server.post(body, Host="[::1")) == refused
+    assert server.post(body, Host="[::1]:80")[0] == 200
 
 
 def test_with_tokens_all_but_health_wants_one():
@@ -300,24 +318,34 @@ def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(monkeyp
         assert server.ask("GET", "/health")[0] == 200
 
 
-def test_requests_side_by_side_get_the_answers_they_get_alone():
-    engine = Engine(tiny_model(), tiny_tokenizer())
-    texts = [f"The {word} {number}" for word in ("cat", "river", "") for number in range(8)]
-    settings = Settings(max_tokens=30, seed=3)
-    alone = [next(engine.generate([Prompt("0", text)], settings)).completion for text in texts]
-    found = {}
+def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_left_over():
+    engine = Engine(load.model(context=80), tiny_tokenizer())
+    answers = load.expected(engine, 16, 40)
+    with serving(engine=engine, batch=8) as server:
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        asked = {"clients": 40, "seconds": 1.5, "tokens": 40}
+        result = asyncio.run(load.load(server.port, answers, **asked))
+        until(lambda: not any(server.held))
+        assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert result.wrong == []
+    assert result.whole > 20
+    assert result.left > 20
 
-    def ask(text: str) -> None:
-        body = {"prompt": text, "max_tokens": 30, "seed": 3}
-        found[text] = json.loads(server.post(body)[2])["choices"][0]["text"]
 
-    with serving(engine=engine, batch=5) as server:
-        threads = [threading.Thread(target=ask, args=(text,)) for text in texts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert [found[text] for text in texts] == alone
+def test_a_bug_between_two_steps_is_told_and_the_server_goes_on(monkeypatch):
+    news, bugs = Worker._news, ["a bug"]
+
+    def fail_once(worker, track):
+        if bugs:
+            raise KeyError(bugs.pop())
+        return news(worker, track)
+
+    monkeypatch.setattr(Worker, "_news", fail_once)
+    with serving() as server:
+        answer = server.post({"prompt": "a", "stream": True})
+        assert "the model failed: KeyError: 'a bug'" in answer[2]
+        assert server.post({"prompt": "a", "max_tokens": 0})[0] == 200
+        assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
 
 
 def test_metrics_count_what_was_done():
