@@ -144,23 +144,22 @@ class Worker:
                 self._post(post, news)
 
     def _guarded(self, part: Callable[[], Iterator[tuple[Job, News]]]) -> list[tuple[Job, News]]:
-        """Do a part of the work; if it fails, tell all whose rows may have been touched.
+        """Do a part of the work; if it fails, tell all whose rows it may have touched.
 
         Too little memory, or a bug of ours, must not stop the others.
         """
+        news: list[tuple[Job, News]] = []
         try:
-            return list(part())
+            news.extend(part())
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            tracks = [self._tracks[id(row)] for row in self._within()]
+            next_ = {id(row) for row in islice(self._waiting, 1)}
+            tracks = [t for i, t in self._tracks.items() if t.row.slot >= 0 or i in next_]
             self.say(f"{len(tracks)} completions failed: {reason}")
             self._forget([track.row for track in tracks])
             self._batch = self._empty()
-            return [(each.job, News(each.index, each.made, failure=reason)) for each in tracks]
-
-    def _within(self) -> list[Row]:
-        """List the rows that are in the batch, or may be after the next step."""
-        return [*self._batch.rows, *islice(self._waiting, self.size)]
+            news += [(each.job, News(each.index, each.made, failure=reason)) for each in tracks]
+        return news
 
     def _post(self, post: Post, news: list[tuple[Job, News]]) -> None:
         def tell() -> None:
@@ -204,7 +203,7 @@ class Worker:
         self._waiting = deque(row for row in self._waiting if id(row) in self._tracks)
 
     def _step(self) -> Iterator[tuple[Job, News]]:
-        within = self._within()
+        within = [*self._batch.rows, *islice(self._waiting, self.size)]
         self._batch.step(self._waiting)
         for row in within:
             if row.slot < 0:  # it waits still
@@ -212,10 +211,10 @@ class Worker:
             track = self._tracks[id(row)]
             self.made += row.from_start - track.made
             track.made = row.from_start
-            if row.finish:
-                del self._tracks[id(row)]
             if row.finish or (track.job.stream and row.from_start):
                 yield track.job, self._news(track)
+            if row.finish:
+                del self._tracks[id(row)]
 
     def _news(self, track: _Track) -> News:
         row, made = track.row, track.row.from_start
