@@ -99,12 +99,7 @@ def command(
       llama generate --model runs/first --export hf for-transformers
       llama generate --model runs/first --serve 8000
     """
-    if prompt and files:
-        raise UsageError("give FILEs or --prompt, not both")
-    if "" in asked["stop"]:
-        raise UsageError("--stop '' would end every completion at once")
-    if not all(map(_is_text, (*prompt, *asked["stop"]))):
-        raise UsageError("--prompt and --stop take UTF-8 text")
+    _check(prompt, files, asked["stop"])
     if export or shards:
         if not export or prompt or files or served:
             raise UsageError("--export stands alone, and --shards with it", hint=EXPORT)
@@ -142,6 +137,15 @@ def command(
     else:
         requests = _told(run, engine, (each for call in calls for each in call.requests))
         _write_text(run, engine.answer(requests, batch=batch, ahead=ahead), echo=settings.echo)
+
+
+def _check(prompts: tuple[str, ...], files: tuple[str, ...], stops: tuple[str, ...]) -> None:
+    if prompts and files:
+        raise UsageError("give FILEs or --prompt, not both")
+    if "" in stops:
+        raise UsageError("--stop '' would end every completion at once")
+    if not all(map(_is_text, (*prompts, *stops))):
+        raise UsageError("--prompt and --stop take UTF-8 text")
 
 
 def _is_text(argument: str) -> bool:
