@@ -18,6 +18,7 @@ from llama_cli.inference.engine import Engine
 from llama_cli.serving import calls, exchange
 from llama_cli.serving.address import bind
 from llama_cli.serving.bearer import read_tokens
+from llama_cli.serving.calls import Reader
 from llama_cli.serving.limits import Limits
 from llama_cli.serving.worker import Worker
 from tests.bench import load
@@ -346,6 +347,15 @@ def test_a_bug_between_two_steps_is_told_and_the_server_goes_on(monkeypatch):
         assert "the model failed: KeyError: 'a bug'" in answer[2]
         assert server.post({"prompt": "a", "max_tokens": 0})[0] == 200
         assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
+
+
+def test_a_bug_of_a_page_is_said_by_the_server_and_not_shown_to_the_client(monkeypatch):
+    monkeypatch.setattr(Reader, "read", lambda *_, **__: 1 // 0)
+    with serving() as server:
+        assert error(server.post({})) == (500, "a bug of ours; the server has said which")
+        until(lambda: bool(server.said))
+        assert server.said[0].startswith("exception in asgi application: ZeroDivisionError(")
+        assert server.service.metrics.requests[COMPLETIONS, 500] == 1
 
 
 def test_metrics_count_what_was_done():
