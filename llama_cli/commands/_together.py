@@ -23,6 +23,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1) if "RANK" in os.environ else 1
 
 
+def leads() -> bool:
+    """Say whether streams and sockets are this process's."""
+    return processes() == 1 or os.environ["RANK"] == "0"
+
+
 def open_shared(
     ctx: click.Context, source: Source, how: How, clock: Callable[[], float] | None
 ) -> Engine:

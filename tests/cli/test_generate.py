@@ -194,7 +194,7 @@ def test_lines_of_openai_batches_are_answered_in_kind(here: Path) -> None:
     ("bad", "message"),
     [
         (line("x", "/v1/embeddings", **BODY), "an object for /v1/completions or "),
-        (line("x", prompt=3), "field 'prompt' is neither a text nor a list of texts"),
+        (line("x", prompt=3), "field 'prompt' is neither a text, nor token ids, nor"),
         (line("x", prompt="a", max_tokens="9"), "field 'max_tokens' is str, not a number"),
         (line("x", prompt="a", max_tokens=-1), "max_tokens, temperature, top_k and logprobs are"),
         (line("x", prompt="a", top_p=7), "top_p and min_p lie between 0 and 1"),
