@@ -96,7 +96,9 @@ class Network:
         self.attend = self._attend_alone if deterministic else self._attend
         self.config: ModelConfig = model.config
         weight = model.tok_embeddings.weight.detach()
-        self.device, self.dtype = weight.device, torch.float32 if quantize else weight.dtype
+        self.device = weight.device
+        on_cpu = self.device.type == "cpu"
+        self.dtype = torch.float32 if quantize and on_cpu else weight.dtype
         choose(self.device, self.dtype, self.config.head_dim)  # tells of a wrong name now
         self.sharing, among = sharing, sharing.size if sharing else 1
         self.heads, self.key_heads = self.config.heads // among, self.config.key_heads // among

@@ -11,7 +11,7 @@ from torch import Tensor
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import BLOCK, Cache, alike
 from llama_cli.inference.network import Network
-from llama_cli.inference.products import dense, int8, laid_out
+from llama_cli.inference.products import dense, int8, laid_out, widened
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.tiny import CONFIG
 
@@ -71,6 +71,14 @@ def test_a_row_of_a_product_depends_on_nothing_but_itself(shape, kind) -> None:
     torch.set_num_threads(1)
     error = (product(x) - x @ weight.t()).abs().max() / (x @ weight.t()).std()
     assert error < (1e-5 if kind is dense else 0.1)
+
+
+def test_eight_bits_that_are_widened_when_used_are_near() -> None:
+    weight, x = torch.randn(96, 64), torch.randn(5, 64)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = widened(weight.to(dtype))(x.to(dtype))
+        assert found.dtype == dtype
+        assert (found - x @ weight.t()).abs().max() < 0.1 * (x @ weight.t()).std()
 
 
 def test_a_row_of_zeros_in_eight_bits_is_zero() -> None:
