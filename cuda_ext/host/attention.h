@@ -11,6 +11,8 @@
 #pragma once
 #include "lanes.h"
 
+namespace {
+
 constexpr int PAGE = 16;
 constexpr int PARTS = PAGE / LANES;  // vectors of a page's places
 constexpr int TOGETHER = 8;          // queries at most
@@ -118,3 +120,5 @@ static void attend(const Head& head, int count, const float* const q[], const in
     i += take;
   }
 }
+
+}  // namespace

@@ -27,13 +27,14 @@ from cuda_ext.host import LIBRARY
 
 HERE = Path(__file__).parent
 FLAGS = (
-    *("-O3", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-exceptions"),
+    *("-O3", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w"),
 )
+# the first is whose copy of a standard template is kept: it must run on every processor
 VARIANTS = {
+    "base": (),
     "avx512": (*(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")), "-mfma"),
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "base": (),
 }
 COMPILERS = ("c++", "g++", "clang++")
 

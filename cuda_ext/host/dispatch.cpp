@@ -1,5 +1,16 @@
-// The plain C interface: the variant that this processor runs best, found once.
+/*
+ The plain C interface: the variant that this processor runs best, found once.
+
+ What can fail says so: 0 when done, 1 where there is not enough memory. Only what every
+ processor has is here, since it runs when the library is opened.
+*/
+#include <pthread.h>
+
+#include <atomic>
+
+#include "crew.h"
 #include "problem.h"
+#include "team.h"
 
 #define VARIANTS(F) F(avx512) F(avx2) F(base)
 
@@ -7,6 +18,13 @@
   void run_##name(const Model*, const Step*, int) __attribute__((weak));                \
   void logits_##name(const Model*, const float*, int, float*, int) __attribute__((weak)); \
   void summary_##name(const float*, int, int, int32_t*, float*, int) __attribute__((weak));
+
+// A process that was forked has none of its parent's threads, and a lock may have been held.
+static Crew* fresh() { return new Crew; }
+static Crew* crew = (pthread_atfork(nullptr, nullptr, [] { crew = fresh(); }), fresh());
+
+int hire(int size) { return crew->hire(size); }
+void together(int size, void (*work)(void*, int), void* data) { crew->run(size, work, data); }
 
 extern "C" {
 VARIANTS(DECLARE)
@@ -25,19 +43,26 @@ static int widest() {
   return 0;
 }
 
-static int variant = -1;
+static std::atomic<int> variant{-1};
 
 #define PUBLIC __attribute__((visibility("default")))
-#define CALL(what, ...)                                          \
-  switch (llama_host_variant()) {                                \
-    case 2: return what##_avx512(__VA_ARGS__);                   \
-    case 1: return what##_avx2(__VA_ARGS__);                     \
-    default: return what##_base(__VA_ARGS__);                    \
+#define CALL(what, ...)                             \
+  try {                                             \
+    switch (llama_host_variant()) {                 \
+      case 2: what##_avx512(__VA_ARGS__); return 0; \
+      case 1: what##_avx2(__VA_ARGS__); return 0;   \
+      default: what##_base(__VA_ARGS__); return 0;  \
+    }                                               \
+  } catch (const std::exception&) {                 \
+    return 1;                                       \
   }
 
-PUBLIC int llama_host_version() { return 1; }
+PUBLIC int llama_host_version() { return 2; }
 
-PUBLIC int llama_host_variant() { return variant < 0 ? variant = widest() : variant; }
+PUBLIC int llama_host_variant() {
+  if (variant < 0) variant = widest();
+  return variant;
+}
 
 // For tests: run a narrower one. False where this processor, or the library, has none such.
 PUBLIC int llama_host_choose(int which) {
@@ -46,17 +71,17 @@ PUBLIC int llama_host_choose(int which) {
   return 1;
 }
 
-PUBLIC void llama_host_run(const Model* model, const Step* step, int threads) {
-  CALL(run, model, step, threads)
+PUBLIC int llama_host_run(const Model* model, const Step* step, int threads) {
+  CALL(run, model, step, hire(threads))
 }
 
-PUBLIC void llama_host_logits(const Model* model, const float* states, int count, float* out,
+PUBLIC int llama_host_logits(const Model* model, const float* states, int count, float* out,
+                             int threads) {
+  CALL(logits, model, states, count, out, hire(threads))
+}
+
+PUBLIC int llama_host_summary(const float* logits, int count, int V, int32_t* best, float* total,
                               int threads) {
-  CALL(logits, model, states, count, out, threads)
-}
-
-PUBLIC void llama_host_summary(const float* logits, int count, int V, int32_t* best, float* total,
-                               int threads) {
-  CALL(summary, logits, count, V, best, total, threads)
+  CALL(summary, logits, count, V, best, total, hire(threads))
 }
 }

@@ -4,6 +4,9 @@
 
  LANES is 16 with AVX-512, 8 with AVX2, else 4 (NEON, SSE). Sums over K always go lane by lane,
  then across lanes in one order, so that a result never depends on what is computed beside it.
+
+ This and every header of a variant is in a namespace without a name: what has one is kept once
+ by the linker, which would give AVX2 the code that was compiled for AVX-512.
 */
 #pragma once
 #include <cmath>
@@ -12,6 +15,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+namespace {
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
@@ -109,11 +114,12 @@ static inline float largest(vec a) {
   return out;
 }
 
-// e^x for x up to 88, to 2 units in the last place; under -87 it is 0. x = n ln 2 + r with r
-// within half of ln 2, and e^r by its Taylor series to the seventh power.
+// e^x to 2 units in the last place; under -87 it is 0, over 88.3 infinite, of NaN NaN.
+// x = n ln 2 + r with r within half of ln 2, and e^r by its Taylor series to the seventh power.
 static inline vec exponential(vec x) {
-  const vec lowest = all(-87.0f), magic = all(12582912.0f);  // 1.5 * 2^23: rounds what is added
-  vec clipped = larger(x, lowest);
+  const vec lowest = all(-87.0f), highest = all(88.7f);  // n is -126 to 128
+  const vec magic = all(12582912.0f);                    // 1.5 * 2^23: rounds what is added
+  vec clipped = x < lowest ? lowest : x > highest ? highest : x;
   vec n = (clipped * 1.44269504088896341f + magic) - magic;
   vec r = clipped - n * 0.693359375f;  // ln 2 in two parts, the first exact in nine bits
   r = r + n * 2.12194440e-4f;
@@ -128,3 +134,5 @@ static inline vec exponential(vec x) {
   vec out = p * (vec)power;
   return x < lowest ? vec{} : out;
 }
+
+}  // namespace

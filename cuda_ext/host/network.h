@@ -10,13 +10,16 @@
 */
 #pragma once
 #include <cstdlib>
+#include <new>
 #include <vector>
 
 #include "attention.h"
-#include "crew.h"
 #include "lanes.h"
 #include "problem.h"
 #include "products.h"
+#include "team.h"
+
+namespace {
 
 constexpr long NEAR = 192 << 10;  // bytes of a matrix that stay in the second cache; ours
 constexpr int PARTS_OF_LAYER = 11;
@@ -26,7 +29,9 @@ static inline int up(int n, int multiple) { return (n + multiple - 1) / multiple
 struct Buffer {  // aligned room for activations
   float* at;
   explicit Buffer(size_t floats)
-      : at((float*)aligned_alloc(64, (floats * 4 + 127) / 64 * 64)) {}
+      : at((float*)aligned_alloc(64, (floats * 4 + 127) / 64 * 64)) {
+    if (!at) throw std::bad_alloc();
+  }
   ~Buffer() { free(at); }
   Buffer(const Buffer&) = delete;
 };
@@ -100,11 +105,11 @@ static inline void gate(float* a, const float* b, int count) {  // a = silu(a) b
   int i = 0;
   for (; i + LANES <= count; i += LANES) {
     vec x = load(a + i);
-    store(a + i, x / (1.0f + exponential(larger(all(-80.0f), -x))) * load(b + i));
+    store(a + i, x / (1.0f + exponential(-x)) * load(b + i));
   }
   if (i < count) {
     vec x = load_part(a + i, count - i);
-    vec y = x / (1.0f + exponential(larger(all(-80.0f), -x))) * load_part(b + i, count - i);
+    vec y = x / (1.0f + exponential(-x)) * load_part(b + i, count - i);
     memcpy(a + i, &y, 4 * (count - i));
   }
 }
@@ -127,6 +132,15 @@ struct Block {  // neighbours of one row, up to TOGETHER, that attend together
   int first, start, count;  // first: in the list of tokens
 };
 
+static inline int longest_of(const Step& step) {  // places of a row
+  int longest = 0;
+  for (int i = 0; i < step.pieces_count; i++) {
+    const int end = step.pieces[i].start + step.pieces[i].count;
+    longest = end > longest ? end : longest;
+  }
+  return longest;
+}
+
 class Network {
  public:
   Network(const Model& model, const Step& step, int threads)
@@ -135,6 +149,7 @@ class Network {
         bytes(model.layer[0].wq.kind == INT8), x((size_t)N * model.dim),
         normed(N, model.dim, bytes), qkv((size_t)N * wide), seen(N, model.dim, bytes),
         hidden(N, model.hidden, bytes), other((size_t)N * model.hidden), place(N), owner(N),
+        room(up(longest_of(step), PAGE)), scores((size_t)threads * TOGETHER * room),
         team(threads, model.layers * PARTS_OF_LAYER + 2) {
     int n = 0;
     for (int i = 0; i < s.pieces_count; i++) {
@@ -143,19 +158,18 @@ class Network {
         blocks.push_back({(long)p.row, n + j, p.start + j,
                           p.count - j < TOGETHER ? p.count - j : TOGETHER});
       for (int j = 0; j < p.count; j++, n++) place[n] = p.start + j, owner[n] = p.row;
-      longest = p.start + p.count > longest ? p.start + p.count : longest;
     }
   }
 
-  void run() {  // by each thread
+  void run(int thread) {  // by each, in memory that was asked for before
     int part = 0;
-    Buffer scores((size_t)TOGETHER * up(longest, PAGE));
+    float* own = scores.at + (long)thread * TOGETHER * room;
     team.share(part++, N, [&](long n) {
       look_up(m.embedding, s.tokens[n], x.at + n * m.dim);
       prepare(n, m.layer[0].attention_norm);
     });
     for (int l = 0; l < m.layers; l++) {
-      attention(l, part, scores.at);
+      attention(l, part, own);
       feed_forward(l, part);
     }
     team.share(part++, N, [&](long n) {
@@ -169,7 +183,7 @@ class Network {
     normed.quantize(n);
   }
 
-  void attention(int l, int& part, float* scores) {
+  void attention(int l, int& part, float* own) {
     const Layer& w = m.layer[l];
     const int q = m.heads * D, k = q + m.key_heads * D;
     const int a = shares_of(w.wq), b = a + shares_of(w.wk), c = b + shares_of(w.wv);
@@ -180,7 +194,7 @@ class Network {
     });
     team.share(part++, N, [&](long n) { keep(l, n); });
     const long G = m.key_heads;
-    team.share(part++, (long)blocks.size() * G, [&](long i) { look(l, blocks[i / G], i % G, scores); });
+    team.share(part++, (long)blocks.size() * G, [&](long i) { look(l, blocks[i / G], i % G, own); });
     if (bytes) team.share(part++, N, [&](long n) { seen.quantize(n); });
     team.share(part++, shares_of(w.wo), [&](long i) { share(seen, w.wo, i, {x.at, m.dim, true}); });
   }
@@ -222,7 +236,7 @@ class Network {
   }
 
   // The heads of queries that share keys `g`, for the tokens of a block.
-  void look(int l, const Block& block, long g, float* scores) {
+  void look(int l, const Block& block, long g, float* own) {
     const int shared = m.heads / m.key_heads;
     const Head from = head(l, block.row, g);
     const float* q[TOGETHER];
@@ -234,7 +248,7 @@ class Network {
         out[j] = seen.row(block.first + j) + h * D;
         last[j] = block.start + j;
       }
-      attend(from, block.count, q, last, 1 / sqrtf((float)D), scores, up(longest, PAGE), out);
+      attend(from, block.count, q, last, 1 / sqrtf((float)D), own, room, out);
     }
   }
 
@@ -250,8 +264,9 @@ class Network {
   std::vector<int> place;
   std::vector<long> owner;
   std::vector<Block> blocks;
-  int longest = 0;
-
- public:
+  const int room;  // scores of a query
+  Buffer scores;
   Team team;
 };
+
+}  // namespace

@@ -10,6 +10,8 @@
 #pragma once
 #include "lanes.h"
 
+namespace {
+
 #if defined(__AVX512F__)
 constexpr int AT_ONCE = 6;  // rows of x, with four of w: 24 sums in 32 registers
 #else
@@ -172,18 +174,28 @@ static void product(const Bytes& x, int N, const Whole& w, int K, int m, int end
   for (; m < end; m += ROWS) blocks<1>(x, N, w, K, m, end, out);
 }
 
-// A row in whole numbers around 128, and what one of them is worth.
+// A row in whole numbers around 128, and what one of them is worth: NaN, if one is not finite.
 static inline float to_bytes(const float* x, int count, uint8_t* out, int padded) {
-  vec most = {};
+  vec most = {}, spoilt = {};
   int k = 0;
   for (; k + LANES <= count; k += LANES) {
     vec a = load(x + k);
     most = larger(most, larger(a, -a));
+    spoilt += a * 0.0f;
   }
-  float top = largest(most);
-  for (; k < count; k++) top = fabsf(x[k]) > top ? fabsf(x[k]) : top;
+  float top = largest(most), spoils = sum(spoilt);
+  for (; k < count; k++) {
+    top = fabsf(x[k]) > top ? fabsf(x[k]) : top;
+    spoils += x[k] * 0.0f;
+  }
+  if (spoils != 0) {
+    memset(out, ZERO, padded);
+    return NAN;
+  }
   float worth = top / 127 + 1e-30f, share = 1 / worth;  // a row of zeros has a factor too
   for (k = 0; k < count; k++) out[k] = (uint8_t)(int)(x[k] * share + (ZERO + 0.5f));
   memset(out + count, 0, padded - count);
   return worth;
 }
+
+}  // namespace

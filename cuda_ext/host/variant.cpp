@@ -4,16 +4,11 @@
 #define JOIN(a, b) a##_##b
 #define NAMED(a, b) JOIN(a, b)
 
-static Crew& crew() {
-  static Crew* made = new Crew;  // never ended: its threads may outlive main
-  return *made;
-}
-
 extern "C" {
 
 void NAMED(run, VARIANT)(const Model* model, const Step* step, int threads) {
   Network network(*model, *step, threads);
-  crew().run(threads, [&](int) { network.run(); });
+  on_threads(threads, [&](int thread) { network.run(thread); });
 }
 
 // logits (N, V) of states (N, d).
@@ -26,7 +21,7 @@ void NAMED(logits, VARIANT)(const Model* model, const float* states, int count, 
     rows.quantize(n);
   }
   Team team(threads, 1);
-  crew().run(threads, [&](int) {
+  on_threads(threads, [&](int) {
     team.share(0, shares_of(head), [&](long i) { share(rows, head, i, {out, head.rows, false}); });
   });
 }
@@ -35,7 +30,7 @@ void NAMED(logits, VARIANT)(const Model* model, const float* states, int count, 
 void NAMED(summary, VARIANT)(const float* logits, int count, int V, int32_t* best, float* total,
                              int threads) {
   Team team(threads, 1);
-  crew().run(threads, [&](int) {
+  on_threads(threads, [&](int) {
     team.share(0, count, [&](long n) {
       const float* row = logits + n * V;
       vec top = all(-INFINITY), added = {};

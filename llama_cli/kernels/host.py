@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from cuda_ext.host import LIBRARY, build
-from llama_cli.errors import NotReadyError
+from llama_cli.errors import LlamaError, NotReadyError
 
-VERSION = 1  # of the C interface, cuda_ext/host/problem.h
+VERSION = 2  # of the C interface, cuda_ext/host/problem.h
 PAGE = 16  # places of a page, cuda_ext/host/attention.h
 BUILD = "python -m cuda_ext.host.build"
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
@@ -154,7 +154,12 @@ def run(
         pieces: of each the row of the table, the place of its first token, and their number.
         table_SP: addresses (int64) of the pages of each row, for all its places so far.
         turns: cosine and sine of each place and pair, (places, D / 2, 2), fp32.
+
+    Raises:
+        ValueError: tokens or pieces are not the model's, or not the table's.
+        LlamaError: there is not enough memory.
     """
+    _check(model, tokens, pieces, table_SP, turns)
     ids = (_int * len(tokens))(*tokens)
     own = (CPiece * len(pieces))(*(CPiece(*each) for each in pieces))
     states_Nd = torch.empty(len(tokens), model.dim)
@@ -168,7 +173,7 @@ def run(
         pieces_count=len(pieces),
         tokens_count=len(tokens),
     )
-    library().llama_host_run(ctypes.byref(model), ctypes.byref(step), _threads())
+    _done(library().llama_host_run(ctypes.byref(model), ctypes.byref(step), _threads()))
     return states_Nd
 
 
@@ -176,13 +181,9 @@ def logits(model: CModel, states_Nd: Tensor) -> Tensor:
     """Give the logits (N, V) after states."""
     states_Nd = states_Nd.contiguous()
     logits_NV = torch.empty(len(states_Nd), model.vocab_size)
-    library().llama_host_logits(
-        ctypes.byref(model),
-        _pointer(states_Nd.data_ptr()),
-        len(states_Nd),
-        _pointer(logits_NV.data_ptr()),
-        _threads(),
-    )
+    into = len(states_Nd), _pointer(logits_NV.data_ptr())
+    states = _pointer(states_Nd.data_ptr())
+    _done(library().llama_host_logits(ctypes.byref(model), states, *into, _threads()))
     return logits_NV
 
 
@@ -196,14 +197,9 @@ def summary(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     logits_NV = logits_NV.contiguous()
     count, width = logits_NV.shape
     best_N, total_N = torch.empty(count, dtype=torch.int32), torch.empty(count)
-    library().llama_host_summary(
-        _pointer(logits_NV.data_ptr()),
-        count,
-        width,
-        _pointer(best_N.data_ptr()),
-        _pointer(total_N.data_ptr()),
-        _threads(),
-    )
+    into = _pointer(best_N.data_ptr()), _pointer(total_N.data_ptr())
+    logits = _pointer(logits_NV.data_ptr())
+    _done(library().llama_host_summary(logits, count, width, *into, _threads()))
     return best_N, total_N
 
 
@@ -245,6 +241,32 @@ def let_go(tensor: Tensor) -> None:
     length = (tensor.data_ptr() + tensor.nbytes - start) // size * size
     if length > 0:
         ctypes.CDLL(None).madvise(_pointer(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+def _check(
+    model: CModel,
+    tokens: Sequence[int],
+    pieces: Sequence[tuple[int, int, int]],
+    table_SP: Tensor,
+    turns: Tensor,
+) -> None:
+    """Let C read nothing that is not there."""
+    rows, places = len(table_SP), min(table_SP.shape[1] * PAGE, len(turns))
+    if tokens and not 0 <= min(tokens) <= max(tokens) < model.vocab_size:
+        raise ValueError(f"a token is none of the model's {model.vocab_size:,}")
+    if len(tokens) != sum(count for _, _, count in pieces):
+        raise ValueError("pieces and tokens do not agree")
+    for row, start, count in pieces:
+        if not (0 <= row < rows and start >= 0 and count >= 0 and start + count <= places):
+            raise ValueError(f"places {start} to {start + count} of row {row} have no pages")
+
+
+def _done(short: int) -> None:
+    if short:
+        raise LlamaError(
+            "not enough memory for this many tokens at once",
+            hint="a shorter prompt, a smaller --batch, or a machine with more memory",
+        )
 
 
 def _threads() -> int:
