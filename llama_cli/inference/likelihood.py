@@ -12,6 +12,7 @@ Legend: N positions, V vocabulary.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -56,15 +57,15 @@ def likelihoods(network: Backend, pairs: Sequence[Pair]) -> list[Likelihood]:
     scores, greedy = [0.0] * len(pairs), [True] * len(pairs)
     wanted = [index for index, (_, continuation) in enumerate(pairs) if continuation]
     for batch, states_Nd in _read(network, _tree(pairs, wanted)):
-        asked = [(first + at, token, pair) for first, node in batch for at, token, pair in node]
+        asked = sorted((first + at, token, pair) for first, node in batch for at, token, pair in node)
         rows = sorted({row for row, _, _ in asked})
-        number = {row: index for index, row in enumerate(rows)}
         for begin in range(0, len(rows), network.at_once):
             part = rows[begin : begin + network.at_once]
+            number = {row: index for index, row in enumerate(part)}
             logits_NV = network.logits(states_Nd[part])
             best, total_N = network.summary(logits_NV)
-            mine = [(number[row] - begin, token, pair) for row, token, pair in asked]
-            mine = [each for each in mine if 0 <= each[0] < len(part)]
+            ends = (bisect_left(asked, (row,)) for row in (part[0], part[-1] + 1))
+            mine = [(number[row], token, pair) for row, token, pair in asked[slice(*ends)]]
             at, tokens = (torch.tensor([each[i] for each in mine]) for i in (0, 1))
             logp = (logits_NV[at, tokens].double() - total_N[at].double()).tolist()
             for (row, token, pair), each in zip(mine, logp, strict=True):
@@ -76,23 +77,39 @@ def likelihoods(network: Backend, pairs: Sequence[Pair]) -> list[Likelihood]:
 def _tree(pairs: Sequence[Pair], wanted: Sequence[int]) -> list[_Node]:
     """Give the nodes of all pairs, each before those under it."""
     read = {index: [*chain(*pairs[index])][:-1] for index in wanted}
-    order = sorted(wanted, key=read.__getitem__)
+    within = _leaves(read)
     nodes: list[_Node] = []
-    groups: list[tuple[list[int], int, _Node | None]] = [(order, 0, None)] if order else []
+    groups: list[tuple[list[int], int, _Node | None]] = [([*within], 0, None)] if within else []
     while groups:
         group, start, parent = groups.pop()
         shared = _common(read[group[0]], read[group[-1]], start)
-        if shared > start:
-            for at in range(start, shared, FORWARD):
-                parent = _Node(read[group[0]][at : min(at + FORWARD, shared)], at, parent)
-                _ask(parent, group, pairs)
-                nodes.append(parent)
-        rest = [index for index in group if len(read[index]) > shared]
-        groups += [(each, shared, parent) for each in _by_token(rest, read, shared)]
+        asking = [pair for leaf in group for pair in within[leaf]] if shared > start else []
+        for at in range(start, shared, FORWARD):
+            parent = _Node(read[group[0]][at : min(at + FORWARD, shared)], at, parent)
+            _ask(parent, asking, pairs)
+            nodes.append(parent)
+        if len(group) > 1:
+            groups += [(each, shared, parent) for each in _by_token(group, read, shared)]
     for node in nodes:
         if node.parent:
             node.parent.left += 1
     return nodes
+
+
+def _leaves(read: dict[int, list[int]]) -> dict[int, list[int]]:
+    """Give the lists that no other goes on from, in order, and of each those that lie within.
+
+    Sorted, a list that another begins with comes right before one that does.
+    """
+    within: dict[int, list[int]] = {}
+    leaf = None
+    for index in sorted(read, key=read.__getitem__, reverse=True):
+        if leaf is not None and read[leaf][: len(read[index])] == read[index]:
+            within[leaf].append(index)
+        else:
+            leaf = index
+            within[leaf] = [index]
+    return dict(reversed(within.items()))
 
 
 def _common(one: Sequence[int], other: Sequence[int], start: int) -> int:

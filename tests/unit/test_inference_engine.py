@@ -250,6 +250,25 @@ def test_what_pairs_share_is_read_once(engine, monkeypatch) -> None:
     assert len(read) == 3
 
 
+def test_a_text_asked_about_at_every_place_is_read_once(engine, monkeypatch) -> None:
+    read = counted_tokens(engine, monkeypatch)
+    ids = [1, *range(5, 55)]
+    pairs = [(ids[:place], ids[place : place + 2]) for place in range(1, 50)]
+    found = engine.loglikelihood([*pairs, (ids[:1], ids[1:])])
+    assert read == [50]
+    assert math.fsum(found[:-1:2]) + found[-2] == pytest.approx(found[-1] + found[-2], abs=1e-3)
+
+
+def test_thousands_of_pairs_take_few_slots() -> None:
+    engine = made()
+    pairs = [([1, 5, 6, 7 + n // 100, 7 + n % 100], [8, 9]) for n in range(5000)]
+    rooms, cache = [], engine.network.cache
+    engine.network.cache = lambda: rooms.append(cache()) or rooms[-1]
+    found = engine.loglikelihood(pairs)
+    assert rooms[0].slots <= 512
+    assert found[4321] == engine.loglikelihood([pairs[4321]])[0]
+
+
 def test_a_long_beginning_is_read_in_parts(engine, monkeypatch) -> None:
     pairs = [([1, *range(5, 45), 60], [50, 51]), ([1, *range(5, 45), 70], [52])]
     whole = engine.score(pairs)
