@@ -256,7 +256,7 @@ def test_a_text_asked_about_at_every_place_is_read_once(engine, monkeypatch) -> 
     pairs = [(ids[:place], ids[place : place + 2]) for place in range(1, 50)]
     found = engine.loglikelihood([*pairs, (ids[:1], ids[1:])])
     assert read == [50]
-    assert math.fsum(found[:-1:2]) + found[-2] == pytest.approx(found[-1] + found[-2], abs=1e-3)
+    assert math.fsum(found[:-1:2]) == pytest.approx(found[-1], abs=1e-3)
 
 
 def test_thousands_of_pairs_take_few_slots() -> None:
