@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import tempfile
 import time
@@ -28,7 +29,8 @@ from cuda_ext.host import LIBRARY
 HERE = Path(__file__).parent
 FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    "-w",  # GCC 12 warns of its own AVX-512 header; ours are without under -Wall -Wextra
 )
 # the first is whose copy of a standard template is kept: it must run on every processor
 VARIANTS = {
@@ -57,17 +59,17 @@ def fresh(library: Path = LIBRARY) -> bool:
     return library.exists() and bytes.fromhex(digest()) in library.read_bytes()
 
 
-def find_compiler() -> str:
-    """Find CXX, or the first of the usual ones on PATH.
+def find_compiler() -> list[str]:
+    """Find CXX, which may be several words ("ccache g++"), or the first of the usual ones on PATH.
 
     Raises:
         RuntimeError: there is none.
     """
     asked = os.environ.get("CXX")
-    for name in [asked] if asked else COMPILERS:
+    for name, *words in [shlex.split(asked)] if asked else ([name] for name in COMPILERS):
         found = shutil.which(name)
         if found:
-            return found
+            return [found, *words]
     raise RuntimeError(f"no {asked}" if asked else "no C++ compiler on PATH")
 
 
@@ -108,13 +110,13 @@ def compile_to(target: Path) -> None:
         link = ("-shared", "-pthread", f"-Wl,--build-id=0x{digest()}", "-Wl,--strip-all")
         with staged(target) as part:
             door = (*FLAGS, str(HERE / "dispatch.cpp"))
-            run([find_compiler(), *door, *map(str, parts), *link, "-o", str(part)])
+            run([*find_compiler(), *door, *map(str, parts), *link, "-o", str(part)])
 
 
 def _compile(part: Path, variant: tuple[str, tuple[str, ...]]) -> None:
     name, flags = variant
     source = str(HERE / "variant.cpp")
-    run([find_compiler(), *FLAGS, *flags, f"-DVARIANT={name}", "-c", source, "-o", str(part)])
+    run([*find_compiler(), *FLAGS, *flags, f"-DVARIANT={name}", "-c", source, "-o", str(part)])
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cuda_ext.host import build
+from llama_cli.commands._version import details
 from llama_cli.errors import NotReadyError
 from llama_cli.inference.backend import Piece, open_backend
 from llama_cli.inference.host import HostNetwork
@@ -21,6 +23,8 @@ from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
+from tests.nvcc import copy_checkout
+from tests.shell import sh
 from tests.tiny import CONFIG
 
 ODD = ModelConfig(dim=36, layers=2, heads=6, hidden=52, vocab_size=301, context=128, kv_heads=3)
@@ -192,6 +196,43 @@ def test_a_library_that_is_not_there_or_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "torn.so").write_bytes(b"\x7fELF")
     with pytest.raises(NotReadyError, match="cannot be opened"):
         host.library(tmp_path / "torn.so")
+
+
+def test_a_stale_library_is_said_by_version_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "fresh", lambda library: False)
+    monkeypatch.setattr(host, "library", host.library.__wrapped__)  # not what was opened before
+    assert [*details()][-1] == (
+        "processor kernel built from other sources than are here; "
+        "try: python -m cuda_ext.host.build"
+    )
+    assert isinstance(open_backend(made(ODD)), Network)
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"CXX": "no-such-compiler"}, "no no-such-compiler"),
+        ({"CXX": "false --really"}, "false failed: status 1"),
+        ({"LLAMA_BUILD_HOST": "0"}, "LLAMA_BUILD_HOST=0"),
+    ],
+)
+def test_an_install_without_a_compiler_says_so_in_one_line_and_goes_on(
+    tmp_path: Path, environment: dict[str, str], why: str
+) -> None:
+    environment = {"LLAMA_BUILD_CUDA": "0", "PYTHONPATH": "", **environment}
+    built = f"{sys.executable} setup.py -q build_ext --inplace"
+    done = sh(built, copy_checkout(tmp_path), env=environment)
+    said = [line for line in done.stdout.splitlines() if line.startswith("cuda_ext.host: ")]
+    assert done.returncode == 0
+    assert said == [f"cuda_ext.host: not built: {why}; models run on a CPU by PyTorch's own"]
+    assert not (tmp_path / "cuda_ext" / "host" / build.LIBRARY.name).exists()
+
+
+def test_a_compiler_may_be_several_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "env -u LANG c++ -m64")
+    found, *words = build.find_compiler()
+    assert Path(found).name == "env"
+    assert words == ["-u", "LANG", "c++", "-m64"]
 
 
 def test_an_install_builds_it_once_and_goes_on_without_a_compiler(

@@ -11,7 +11,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from ctypes import byref
-
 from pathlib import Path
 
 import pytest
@@ -203,7 +202,7 @@ def test_a_variant_shares_no_code_of_ours_with_another(tmp_path: Path) -> None:
     made = tmp_path / "variant.o"
     source = build.HERE / "variant.cpp"
     flags = ("-std=c++17", "-O0", "-w", "-DVARIANT=base", "-c")
-    subprocess.run([build.find_compiler(), *flags, source, "-o", made], check=True)
+    subprocess.run([*build.find_compiler(), *flags, source, "-o", made], check=True)
     said = subprocess.run(["nm", made], check=True, capture_output=True, text=True).stdout
     shared = re.findall(r"[WVu] (\w+)$", said, re.MULTILINE)
     assert shared
