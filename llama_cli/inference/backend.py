@@ -38,6 +38,9 @@ class Room(Protocol):
     def slots(self) -> int:
         """Rows there is room for."""
 
+    def rows(self, length: int) -> int:
+        """Say how many rows of a length are well held at a time."""
+
     def grow(self, slots: int, length: int) -> None:
         """Make room for as much, at least, and keep what is there."""
 

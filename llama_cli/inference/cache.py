@@ -16,6 +16,8 @@ from torch import Tensor
 from llama_cli.model.config import ModelConfig
 
 ROUND = 64  # places that are made at a time; ours
+PLACES = 1 << 15  # that rows are well given at a time; ours: 16 of 2,048, 16 GiB for 7B in bf16
+ROWS = 256  # and rows; ours
 BLOCK = 32  # tokens of a prompt that are shared, or not, together; ours
 
 
@@ -38,6 +40,10 @@ class Cache:
     def length(self) -> int:
         """Tokens of each row there is room for."""
         return self.kv_NSTHD.shape[2]
+
+    def rows(self, length: int) -> int:
+        """Say how many rows of a length are well held at a time: each takes all of it."""
+        return max(1, min(ROWS, PLACES // max(1, length)))
 
     def grow(self, slots: int, length: int) -> None:
         """Make room for as much, at least, and keep what is there."""

@@ -19,12 +19,11 @@ from itertools import chain
 
 import torch
 
-from llama_cli.inference.backend import Backend, Piece
+from llama_cli.inference.backend import Backend, Piece, Room
 
 Pair = tuple[Sequence[int], Sequence[int]]  # ids of a context, and of what continues it
 
 FORWARD = 2048  # tokens in one step; ours
-ROWS = 256  # and rows; ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def likelihoods(network: Backend, pairs: Sequence[Pair]) -> list[Likelihood]:
     scores, greedy = [0.0] * len(pairs), [True] * len(pairs)
     wanted = [index for index, (_, continuation) in enumerate(pairs) if continuation]
     for batch, states_Nd in _read(network, _tree(pairs, wanted)):
-        asked = sorted((first + at, token, pair) for first, node in batch for at, token, pair in node)
+        asked = sorted((first + at, *rest) for first, node in batch for at, *rest in node)
         rows = sorted({row for row, _, _ in asked})
         for begin in range(0, len(rows), network.at_once):
             part = rows[begin : begin + network.at_once]
@@ -145,19 +144,21 @@ def _read(
     network: Backend, nodes: Sequence[_Node]
 ) -> Iterator[tuple[list[tuple[int, list[tuple[int, int, int]]]], torch.Tensor]]:
     """Read all nodes, parents first; give what each batch of them asks, and the states."""
-    cache = network.cache()
-    cache.grow(1, max((node.end for node in nodes), default=0))
-    free: list[int] = [0]
+    cache: Room = network.cache()
+    longest = max((node.end for node in nodes), default=0)
+    cache.grow(1, longest)
+    most, free = cache.rows(longest), [0]
     under: dict[_Node | None, list[_Node]] = {}
     for node in reversed(nodes):
         under.setdefault(node.parent, []).append(node)
     ready = under.pop(None, [])  # the next one last
     while ready:
-        batch = _batch(ready)
+        batch = _batch(ready, most - cache.slots + len(free))
         for node in batch:
             if not free:
-                free += range(cache.slots, 2 * cache.slots)
-                cache.grow(2 * cache.slots, 0)
+                slots = max(cache.slots + 1, min(2 * cache.slots, most))
+                free += range(cache.slots, slots)
+                cache.grow(slots, 0)
             node.slot = free.pop()
             if node.parent:
                 cache.copy(node.parent.slot, node.slot, node.start)
@@ -172,17 +173,17 @@ def _read(
         ready += chain.from_iterable(under.pop(node, []) for node in reversed(batch))
 
 
-def _batch(ready: list[_Node]) -> list[_Node]:
-    """Take nodes off the end, as many as one step reads."""
+def _batch(ready: list[_Node], most: int) -> list[_Node]:
+    """Take nodes off the end, as many as one step reads; one at least."""
     batch, left = [ready.pop()], FORWARD
     left -= len(batch[0].tokens)
-    while ready and len(ready[-1].tokens) <= left and len(batch) < ROWS:
+    while ready and len(ready[-1].tokens) <= left and len(batch) < most:
         batch.append(ready.pop())
         left -= len(batch[-1].tokens)
     return batch
 
 
-def _leave(node: _Node, cache: object, free: list[int]) -> None:
+def _leave(node: _Node, cache: Room, free: list[int]) -> None:
     """Let a slot go that nothing more begins with."""
     for each in (node, node.parent):
         if each is None:
@@ -190,5 +191,5 @@ def _leave(node: _Node, cache: object, free: list[int]) -> None:
         if each is not node:
             each.left -= 1
         if not each.left:
-            cache.drop(each.slot)  # type: ignore[attr-defined]
+            cache.drop(each.slot)
             free.append(each.slot)

@@ -18,6 +18,7 @@ from llama_cli.kernels.host import PAGE
 from llama_cli.model.config import ModelConfig
 
 CHUNK = 64 << 20  # bytes that are asked of the system at a time; ours
+ROWS = 256  # ours
 PADDED = 16  # numbers to which a head's values are filled up, cuda_ext/host/network.h
 
 
@@ -48,6 +49,10 @@ class Pages:
     def bytes(self) -> int:
         """Memory that has been asked for."""
         return 4 * self.floats * len(self._at)
+
+    def rows(self, length: int) -> int:
+        """Say how many rows are well held at a time, of any length: what is shared is held once."""
+        return ROWS
 
     def grow(self, slots: int, length: int) -> None:
         """Prepare for as much, at least. Memory is taken as places are filled."""

@@ -101,6 +101,10 @@ class Room:
         """Name the slot whose prompt begins most as `ids` does, and for how many whole blocks."""
         return self.own.nearest(ids)
 
+    def rows(self, length: int) -> int:
+        """Say how many rows of a length are well held at a time."""
+        return self.own.rows(length)
+
     def grow(self, slots: int, length: int) -> None:
         """Make room for as much, at least, and keep what is there."""
         self._do("grow", slots, length)
