@@ -5,6 +5,9 @@
  processor has is here, since it runs when the library is opened.
 */
 #include <pthread.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <atomic>
 
@@ -29,6 +32,13 @@ void together(int size, void (*work)(void*, int), void* data) { crew->run(size, 
 extern "C" {
 VARIANTS(DECLARE)
 
+#if defined(__x86_64__)
+static bool has_f16c() {  // which __builtin_cpu_supports knows since GCC 11 only
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 static int widest() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -37,7 +47,7 @@ static int widest() {
       __builtin_cpu_supports("avx512vnni"))
     return 2;
   if (run_avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c"))
+      has_f16c())
     return 1;
 #endif
   return 0;

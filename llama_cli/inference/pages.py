@@ -127,8 +127,8 @@ class Pages:
     def _new(self) -> int:
         if not self._free:
             count = max(1, CHUNK // (4 * self.floats))
-            self._free += range(len(self._at) + count - 1, len(self._at) - 1, -1)
             zeros = np.zeros((count, self.floats), np.float32)  # of the system: untouched, none yet
+            self._free += range(len(self._at) + count - 1, len(self._at) - 1, -1)
             self._at += torch.from_numpy(zeros).unbind()
             self._users += [0] * count
         page = self._free.pop()

@@ -29,7 +29,8 @@ from tests.tiny import CONFIG
 
 ODD = ModelConfig(dim=36, layers=2, heads=6, hidden=52, vocab_size=301, context=128, kv_heads=3)
 IDS = torch.randint(3, 300, (90,), generator=torch.Generator().manual_seed(1)).tolist()
-SHAPES = [CONFIG, ODD, replace(CONFIG, kv_heads=1, tied=True)]
+RAGGED = ModelConfig(dim=30, layers=2, heads=3, hidden=51, vocab_size=303, context=128)
+SHAPES = [CONFIG, ODD, replace(CONFIG, kv_heads=1, tied=True), RAGGED]
 
 
 @pytest.fixture(params=range(3), ids=host.VARIANTS)
@@ -64,7 +65,7 @@ def read(network: HostNetwork, steps: list[int]) -> Tensor:
     return network.logits(torch.cat(found))
 
 
-@pytest.mark.parametrize("config", SHAPES, ids=["tiny", "odd", "grouped"])
+@pytest.mark.parametrize("config", SHAPES, ids=["tiny", "odd", "grouped", "ragged"])
 def test_logits_are_those_of_the_model(variant: str, config: ModelConfig) -> None:
     model = made(config)
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from unittest import mock
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,3 +112,14 @@ def test_states_of_rows_that_share_are_the_bits_of_rows_that_do_not(
         alone.grow(1, LENGTH)
         wanted = network.states(rows[to], [Piece(0, 0, len(rows[to]))], alone)
         assert torch.equal(found, wanted[start:])
+
+
+def test_memory_that_is_not_there_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Pages(ODD)
+    held.grow(1, LENGTH)
+    with monkeypatch.context() as short:
+        short.setattr(pages.np, "zeros", mock.Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            held.fill(0, 0, 20)
+    held.fill(0, 0, 20)
+    assert held.table_SP[0, :2].tolist() == [each.data_ptr() for each in held._at[:2]]

@@ -179,6 +179,7 @@ def load(
     Raises:
         NotReadyError: a file is damaged.
     """
+    assert part == (0, 1) or not mapped  # what is mapped is whole
     with blank():
         model = Transformer(source.config, attention=attention)
     dtypes = source.dtypes
