@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from llama_cli.stream.run import Run
 
 
-@click.command("eval", cls=Worded, words={"sandbox-check": "_eval_sandbox_check"})
+@click.command(
+    "eval", cls=Worded, words={"answer": "_eval_answer", "sandbox-check": "_eval_sandbox_check"}
+)
 @click.argument("tasks", nargs=-1, metavar="TASK...")
 @click.option(
     "--data",

@@ -1,0 +1,190 @@
+"""A model on this machine, through `inference.engine`.
+
+Pairs of one group are scored in one call, ordered by their token ids, so that what begins alike
+(the header of few-shot prompts, then the question, then the option) lies together and the engine
+computes it once. A pair that several rows ask for, such as " yes" after "Answer:", is scored once.
+A completion depends on its own prompt, seed and name alone, whatever is completed beside it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llama_cli.errors import LlamaError
+from llama_cli.evaluation.encode import encode_pairs, fit_pair
+from llama_cli.evaluation.models.answering import Answer, Asked
+from llama_cli.evaluation.models.store import digest
+from llama_cli.evaluation.request import Request
+from llama_cli.inference.engine import Engine, Pair
+from llama_cli.inference.rows import Request as Wanted
+from llama_cli.inference.rows import Settings
+from llama_cli.records import Prompt
+
+BUDGET = 16_384  # tokens of a group, what begins alike counted once; ours
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A request as token ids."""
+
+    pairs: Sequence[Pair] = ()
+    prompt: Sequence[int] = ()
+    text: str = ""  # of the prompt, as much of it as fits
+
+    @property
+    def rows(self) -> Iterator[Sequence[int]]:
+        """Give what goes through the model."""
+        if self.prompt:
+            yield self.prompt
+        yield from ([*context, *continuation] for context, continuation in self.pairs)
+
+
+class Local:
+    """An engine as a model of an evaluation.
+
+    Args:
+        engine: the model and its tokenizer.
+        name: as responses tell it.
+        bos: whether a context begins with the begin mark, as in training. Without it, as some
+            other tools score, the model only scores.
+        batch: completions that grow together.
+        budget: tokens that are computed, and kept, together.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str = "",
+        bos: bool = True,
+        batch: int = 16,
+        budget: int = BUDGET,
+    ) -> None:
+        self.engine, self.name, self.bos = engine, name, bos
+        self.batch, self.budget = batch, budget
+
+    def prepare(self, request: Request) -> Asked[Ids]:
+        """Encode.
+
+        Raises:
+            LlamaError: a continuation alone is longer than the context.
+        """
+        if request.kind == "score":
+            return self._scored(request)
+        if not self.bos:
+            raise LlamaError(f"{request.task}: without the begin mark a model here only scores")
+        return self._completed(request)
+
+    def cost(self, asked: Asked[Ids], before: Asked[Ids] | None) -> int:
+        """Count the tokens that do not begin as those before them did, and those to be made."""
+        seen = list(before.form.rows)[-1] if before and any(before.form.rows) else ()
+        total = asked.request.samples * asked.request.max_tokens if asked.form.prompt else 0
+        for row in asked.form.rows:
+            total += len(row) - alike(row, seen)
+            seen = row
+        return max(1, total)
+
+    def answer(self, groups: Iterator[list[Asked[Ids]]]) -> Iterator[list[Answer]]:
+        """Score and complete."""
+        for group in groups:
+            scored = iter(self._score([each for each in group if each.request.kind == "score"]))
+            made = iter(self._complete([each for each in group if each.request.kind != "score"]))
+            yield [next(scored if each.request.kind == "score" else made) for each in group]
+
+    # -- scoring --
+
+    def _scored(self, request: Request) -> Asked[Ids]:
+        pairs = encode_pairs(self.engine.tokenizer, request.pairs, bos=self.bos)
+        try:
+            fitted = [fit_pair(pair, self.engine.context) for pair in pairs]
+        except ValueError as error:
+            raise LlamaError(f"{request.task}, row {request.id}: {error}") from None
+        return Asked(request, Ids(fitted), digest("score", fitted), truncated=fitted != pairs)
+
+    def _score(self, group: Sequence[Asked[Ids]]) -> Iterator[Answer]:
+        pairs = {_bytes(pair): pair for each in group for pair in each.form.pairs}
+        order = sorted(pairs)
+        scores = self.engine.loglikelihood([pairs[key] for key in order], batch=max(1, len(pairs)))
+        found = dict(zip(order, scores, strict=True))
+        for each in group:
+            yield Answer(
+                logprobs=[found[_bytes(pair)] for pair in each.form.pairs],
+                tokens=[len(continuation) for _, continuation in each.form.pairs],
+            )
+
+    # -- completing --
+
+    def _completed(self, request: Request) -> Asked[Ids]:
+        text, ids = self._fit(request)
+        settings: list[object] = [request.max_tokens, request.stop, request.samples]
+        if request.temperature > 0:  # the name decides the draws, with the seed
+            name = _name(request)
+            settings += [request.temperature, request.top_p, request.seed, name]
+        key = digest("complete", ids, settings)
+        return Asked(request, Ids(prompt=ids, text=text), key, truncated=text != request.prompt)
+
+    def _fit(self, request: Request) -> tuple[str, list[int]]:
+        """Drop the beginning of a prompt until there is room for its completion.
+
+        Half of the context is the prompt's, whatever is asked for.
+        """
+        encode, context = self.engine.tokenizer.encode, self.engine.context
+        text, ids = request.prompt, encode(request.prompt)
+        room = max(context - request.max_tokens, context // 2)
+        over = len(ids) - room
+        whole = ids
+        while len(ids) > room:  # ids of a text cut elsewhere may be other ones, and more
+            text = self.engine.tokenizer.decode(whole[1 + over :])
+            ids, over = encode(text), over + 1
+        return text, ids
+
+    def _complete(self, group: Sequence[Asked[Ids]]) -> Iterator[Answer]:
+        order = sorted(range(len(group)), key=lambda i: _packed(group[i].form.prompt))
+        wanted = [_wanted(group[i], batch=self.batch) for i in order]
+        ahead = max(self.batch, sum(each.settings.samples for each in wanted))
+        made = self.engine.answer(wanted, batch=self.batch, ahead=ahead)
+        found: dict[int, list[str]] = {}
+        for i, each in zip(order, wanted, strict=True):
+            found[i] = [next(made).completion for _ in range(each.settings.samples)]
+        for i, asked in enumerate(group):
+            repeated = found[i] * (asked.request.samples // len(found[i]))
+            yield Answer(completions=repeated)
+
+
+def alike(ids: Sequence[int], others: Sequence[int]) -> int:
+    """Count the tokens that both begin with.
+
+    >>> alike([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    shorter = min(len(ids), len(others))
+    return next((i for i in range(shorter) if ids[i] != others[i]), shorter)
+
+
+def _wanted(asked: Asked[Ids], *, batch: int) -> Wanted:
+    request = asked.request
+    settings = Settings(
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=tuple(request.stop),
+        samples=request.samples if request.temperature > 0 else 1,  # greedy ones are all the same
+        batch=batch,
+    )
+    return Wanted(Prompt(_name(request), asked.form.text), settings)
+
+
+def _name(request: Request) -> str:
+    return f"{request.task}/{request.id}"
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    """Pack ids so that those which begin alike sort together, quickly."""
+    return array("I", ids).tobytes()
+
+
+def _bytes(pair: Pair) -> tuple[bytes, int]:
+    return _packed([*pair[0], *pair[1]]), len(pair[0])
