@@ -301,7 +301,10 @@ class Completion:
 class Score:
     """One figure of a model on a task, and what the paper reports for its models.
 
-    `reported` maps a size ("7B") to the paper's figure, in the unit of `value`.
+    `reported` maps a size ("7B") to the paper's figure, in the unit of `value`. `group` is the
+    part of the rows it is for, such as a subject, empty for all; `rows` counts them. `protocol`
+    says how they were asked: the split, a hash of the prompts, the begin mark, the seed, and
+    whatever differs from the paper.
     """
 
     task: str
@@ -311,6 +314,22 @@ class Score:
     shots: int
     normalization: str
     reported: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
+    rows: int = 0
+    protocol: Json = field(default_factory=dict)
+    model: str = ""
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Score:
+        """Read one line."""
+        row = _object(line)
+        names = set(cls.__dataclass_fields__)
+        if not names >= set(row):
+            raise ValueError(f"a score has the fields {', '.join(cls.__dataclass_fields__)}")
+        try:
+            return cls(**row)
+        except TypeError as error:
+            raise ValueError(f"no score: {error}") from None
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
@@ -323,5 +342,9 @@ class Score:
                 "shots": self.shots,
                 "normalization": self.normalization,
                 "reported": dict(self.reported),
+                "group": self.group,
+                "rows": self.rows,
+                "protocol": dict(self.protocol),
+                "model": self.model,
             }
         )

@@ -2,68 +2,50 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from llama_cli.evaluation.score import Accuracy, Tally
-from llama_cli.evaluation.task import Choice, Task
-
-SIZES = ("7B", "13B", "33B", "65B")
-LEFT = ("task", "metric", "files")
-WIDTH = 120  # characters; ours
+from llama_cli.evaluation.layout import SIZES, reported, table, text
+from llama_cli.records import Score
 
 
-def results(tallies: Iterable[Tally]) -> str:
+def results(scores: Iterable[Score]) -> str:
     """Lay out each score with the number of rows behind it, beside the paper's, and its notes."""
-    table = _table("task", "metric", "value", "±", "rows", *(f"LLaMA-{size}" for size in SIZES))
-    notes = []
-    for tally in tallies:
-        score = tally.score()
-        digits = 1 if score.metric == "accuracy" else 4  # the paper prints one
-        table.add_row(
-            score.task,
+    sizes = (f"LLaMA-{size}" for size in SIZES)
+    made = table("task", "metric", "value", "±", "rows", *sizes)
+    notes: dict[str, str] = {}
+    for score in scores:
+        digits = 1 if score.value > 1 and score.metric not in ("bits_per_byte",) else 4
+        made.add_row(
+            f"{score.task} {score.group}".rstrip(),
             f"{score.metric} /{score.normalization}",
             f"{score.value:.{digits}f}",
             "" if score.stderr is None else f"{score.stderr:.{digits}f}",
-            f"{tally.count:,}",
-            *_reported(score.reported),
+            f"{score.rows:,}",
+            *reported(score.reported),
         )
-        notes.append(f"{tally.task.name}: {tally.task.note}")
-        if isinstance(tally, Accuracy) and tally.truncated:
-            cut = f"{tally.truncated:,} of {tally.count:,} prompts lost their beginning"
-            notes.append(f"{tally.task.name}: {cut} to fit the context")
-    return "\n".join([_text(table), *notes])
+        notes[score.task] = f"{score.task}: {'; '.join(told(score))}"
+    return "\n".join([text(made), *notes.values()])
 
 
-def catalogue(tasks: Iterable[Task]) -> str:
-    """Lay out the tasks there are, the files each needs, and the paper's figures."""
-    table = _table("task", "files", "shots", "normalised by", *(f"LLaMA-{size}" for size in SIZES))
-    for task in tasks:
-        if isinstance(task, Choice):
-            files, shots, norm = " ".join(task.files), str(task.shots), task.normalize
-            table.add_row(task.name, files, shots, norm, *_reported(task.reported))
-        else:
-            table.add_row(task.name, "documents", "0", "bytes")
-    return _text(table)
-
-
-def _reported(figures: Mapping[str, float]) -> list[str]:
-    return [f"{figures[size]:.1f}" if size in figures else "" for size in SIZES]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        justify: Literal["left", "right"] = "left" if column in LEFT else "right"
-        table.add_column(column, justify=justify, no_wrap=True)
-    return table
-
-
-def _text(table: Table) -> str:
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, no_color=True, force_terminal=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+def told(score: Score) -> Iterator[str]:
+    """Say how the rows of a score were asked."""
+    facts: dict[str, Any] = dict(score.protocol)
+    if split := facts.pop("split", ""):
+        yield f"rows of {split}"
+    yield f"{score.shots} shots"
+    yield f"seed {facts.pop('seed', 0)}"
+    bos = facts.pop("bos", None)
+    yield {True: "begin mark", False: "no begin mark", None: "begin mark not known"}[bos]
+    yield f"prompts {facts.pop('prompt', '')}"
+    note = facts.pop("note", "")
+    if cut := facts.pop("cut", 0):
+        yield f"{cut} shots taken from the test rows, which are fewer by as many"
+    if lost := facts.pop("truncated", 0):
+        yield f"{lost:,} of {score.rows:,} prompts lost their beginning to fit the context"
+    if fewer := facts.pop("fewer_shots", 0):
+        yield f"{fewer:,} of {score.rows:,} prompts have fewer shots, to fit the context"
+    for name, value in facts.items():
+        yield f"{name} {value}"
+    if note:
+        yield note

@@ -62,7 +62,9 @@ class Response:
 
     `logprobs` and `greedy` have one entry a pair: the summed natural logarithm of the
     continuation's probability, and whether each of its tokens was the likeliest. `tokens` counts
-    those of each continuation. `completions` has one text a sample. `model` names what answered.
+    those of each continuation. `completions` has one text a sample. `model` names what answered,
+    and `bos` tells whether it put its begin mark first. After an empty context a continuation may
+    be longer than the model's context: it is scored in windows that follow each other.
     """
 
     request: Request
@@ -72,6 +74,7 @@ class Response:
     tokens: Sequence[int] = ()
     completions: Sequence[str] = ()
     truncated: bool = False  # the context lost its beginning to fit
+    bos: bool | None = None  # None: not known
 
     @classmethod
     def from_json(cls, line: bytes) -> Response:

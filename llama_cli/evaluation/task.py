@@ -1,74 +1,132 @@
 """What a benchmark is: where its rows are, what the model sees, and what counts as right.
 
-A task is data; `run.py` does the work. Files are read in the format their authors publish.
+A task is data. `render.py` writes its rows as requests, its `kind` says what is asked of a model
+and grades the answers, `summary.py` adds them up. Files are read as their authors publish them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
+from llama_cli.errors import NotReadyError
+from llama_cli.evaluation.request import Request, Response
+from llama_cli.evaluation.rows import Files, Row
 
-Row = Mapping[str, Any]
-Normalize = Literal["none", "characters"]
+if TYPE_CHECKING:
+    from llama_cli.evaluation.sandbox.result import Result
+
+__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools"]
+
+Figures = Mapping[str, float]  # by model size: "7B", "13B", "33B", "65B"
+Scorer = Callable[[Sequence[str]], Sequence[float]]  # a number from 0 to 1 for each text
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Pick the most likely of several continuations.
+class Mark:
+    """What grading made of one response: a number for each metric, and what it was taken from."""
 
-    `normalize` follows section 3 of the paper: the likelihood of a choice is divided by its
-    number of characters, the space before it not counted.
+    values: Mapping[str, float]
+    answer: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What grading may need beside the responses.
+
+    `scorers` are by what they measure: "toxicity", "truth", "info". `run` runs programs in a
+    sandbox, and gives what became of each, in order.
     """
 
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    run: Callable[[Iterable[str]], Iterator[Result]] | None = None
+
+    def scorer(self, name: str) -> Scorer:
+        """Give the scorer of that name.
+
+        Raises:
+            NotReadyError: there is none.
+        """
+        if name not in self.scorers:
+            raise NotReadyError(
+                f"no scorer of {name} to grade with", hint="llama eval grade --help"
+            )
+        return self.scorers[name]
+
+
+class Kind(Protocol):
+    """What is asked of a model for a row, and how its answer is graded."""
+
+    @property
+    def normalize(self) -> str:
+        """Name the rule by which the answer is found."""
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Give the texts that end a continuation."""
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Name the tools that grading needs: scorers, or "sandbox"."""
+
+    def ask(self, row: Row, prompt: str) -> Request:
+        """Write the request, all but its name and meta.
+
+        Raises:
+            KeyError, TypeError, ValueError: the row is not in the official format.
+        """
+
+    def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
+        """Mark each response, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """Where worked examples come from.
+
+    Rows of `files`, written by `worked`: the first in the file, or `drawn` by the seed. Without
+    those files they are taken from the test rows, which then are fewer. A row is shown rows with
+    which it shares `among`. `texts` are examples written out; they go before rows.
+    """
+
+    worked: Callable[[Row], str] = lambda row: ""
+    files: Files | None = None
+    drawn: bool = False
+    among: Callable[[Row], str] = lambda row: ""
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A benchmark: a row is given to the model as header, worked examples and prompt."""
+
     name: str
-    dataset: str  # the directory of the files
-    files: tuple[str, ...]
-    read: Callable[[Sequence[Path]], Iterator[Row]]
-    split: str
-    shots: int
+    metric: str  # of the headline figure
+    kind: Kind
     prompt: Callable[[Row], str]
-    choices: Callable[[Row], Sequence[str]]
-    gold: Callable[[Row], int]
     note: str  # what the paper leaves open, said with every result
-    normalize: Normalize = "characters"
-    reported: Mapping[str, float] = field(default_factory=dict)  # by model size, percent
+    files: Files | None = None  # None: documents
+    split: str = ""
+    header: Callable[[Row], str] = lambda row: ""
+    shots: int = 0
+    worked: Shots | None = None  # None: there can be no shots
+    id: Callable[[Row], Any] = lambda row: row.get("id")  # None is the row's number from 0
+    groups: Callable[[Row], Sequence[str]] = lambda row: ()  # what it is counted under as well
+    scale: float = 100.0  # a right row adds so much to the mean; 1 for fractions
+    samples: int = 1
+    reported: Figures = field(default_factory=dict)  # the paper's, in the unit of the result
+    by_shots: Mapping[int, Figures] = field(default_factory=dict)  # where `reported` depends on it
+    by_group: Mapping[str, Figures] = field(default_factory=dict)
+    by_metric: Mapping[str, Figures] = field(default_factory=dict)  # of further metrics
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One row as the model sees it: each choice follows the prompt."""
-
-    task: str
-    id: str
-    prompt: str
-    choices: Sequence[str]
-    gold: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Name the fields, in order."""
-        return {
-            "task": self.task,
-            "id": self.id,
-            "prompt": self.prompt,
-            "choices": list(self.choices),
-            "gold": self.gold,
-        }
-
-    def to_json(self) -> bytes:
-        """Write one line, without its end."""
-        return orjson.dumps(self.as_json())
-
-
-@dataclass(frozen=True, slots=True)
-class BitsPerByte:
-    """Measure how well held-out documents are predicted, whatever the tokenizer."""
-
-    name: str
-    note: str
-
-
-Task = Choice | BitsPerByte
+    def figures(self, metric: str, group: str, shots: int) -> Figures:
+        """Give what the paper reports for one cell, nothing if it does not."""
+        if metric != self.metric:
+            return {} if group else self.by_metric.get(metric, {})
+        if group:
+            return self.by_group.get(group, {})
+        if self.by_shots:
+            return self.by_shots.get(shots, {})
+        return self.reported if shots == self.shots else {}

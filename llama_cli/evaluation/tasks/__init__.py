@@ -3,6 +3,6 @@
 from llama_cli.evaluation.task import Task
 from llama_cli.evaluation.tasks import arc_easy, bits_per_byte, piqa
 
-TASKS: dict[str, Task] = {
-    module.TASK.name: module.TASK for module in (bits_per_byte, piqa, arc_easy)
-}
+MODULES = (bits_per_byte, piqa, arc_easy)
+
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in MODULES}

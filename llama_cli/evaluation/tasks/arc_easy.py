@@ -6,31 +6,17 @@ their answers with digits instead of letters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from llama_cli.evaluation.kinds.choice import Choice
+from llama_cli.evaluation.task import Files, Task
+from llama_cli.evaluation.tasks._labels import choices, gold, stem
 
-from llama_cli.evaluation.data import read_rows
-from llama_cli.evaluation.task import Choice, Row
-
-
-def _read(paths: Sequence[Path]) -> Iterator[Row]:
-    return (row for _, row in read_rows(paths[0]))
-
-
-def _gold(row: Row) -> int:
-    return [choice["label"] for choice in row["question"]["choices"]].index(row["answerKey"])
-
-
-TASK = Choice(
+TASK = Task(
     name="arc_easy",
-    dataset="arc_easy",
-    files=("ARC-Easy-Test.jsonl",),
-    read=_read,
+    metric="accuracy",
+    files=Files("arc_easy", ("ARC-Easy-Test.jsonl",)),
     split="test",
-    shots=0,
-    prompt=lambda row: f"Question: {row['question']['stem']}\nAnswer:",
-    choices=lambda row: [f" {choice['text']}" for choice in row["question"]["choices"]],
-    gold=_gold,
+    prompt=lambda row: f"Question: {stem(row)}\nAnswer:",
+    kind=Choice(choices=choices, gold=gold, normalize="characters"),
     note="the paper prints no prompt; this is that of Brown et al. (2020), figure G.11",
     reported={"7B": 72.8, "13B": 74.8, "33B": 80.0, "65B": 78.9},
 )

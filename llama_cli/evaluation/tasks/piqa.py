@@ -6,37 +6,21 @@ file of their own, a line for each row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from llama_cli.evaluation.kinds.choice import Choice
+from llama_cli.evaluation.rows import read_labelled
+from llama_cli.evaluation.task import Files, Task
 
-from llama_cli.errors import DataError
-from llama_cli.evaluation.data import read_rows
-from llama_cli.evaluation.task import Choice, Row
-from llama_cli.stream.reader import read_lines
-
-
-def _read(paths: Sequence[Path]) -> Iterator[Row]:
-    rows, labels = paths
-    marks = read_lines([str(labels)])
-    for number, row in read_rows(rows):
-        where, line, mark = next(marks, (str(labels), number, b""))
-        if mark.strip() not in (b"0", b"1"):
-            raise DataError(where, line, "a label, 0 or 1, is wanted for each row")
-        yield {**row, "label": int(mark)}
-    for where, line, _ in marks:
-        raise DataError(where, line, "a label without a row")
-
-
-TASK = Choice(
+TASK = Task(
     name="piqa",
-    dataset="piqa",
-    files=("valid.jsonl", "valid-labels.lst"),
-    read=_read,
+    metric="accuracy",
+    files=Files("piqa", ("valid.jsonl", "valid-labels.lst"), read_labelled("0", "1")),
     split="validation",
-    shots=0,
     prompt=lambda row: f"Question: {row['goal']}\nAnswer:",
-    choices=lambda row: (f" {row['sol1']}", f" {row['sol2']}"),
-    gold=lambda row: int(row["label"]),
+    kind=Choice(
+        choices=lambda row: (f" {row['sol1']}", f" {row['sol2']}"),
+        gold=lambda row: int(row["label"]),
+        normalize="characters",
+    ),
     note="the paper prints no prompt; this is lm-evaluation-harness's 'Question: …\\nAnswer:'",
     reported={"7B": 79.8, "13B": 80.1, "33B": 82.3, "65B": 82.8},
 )

@@ -1,0 +1,47 @@
+"""`llama eval summarise`: marks to figures."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from llama_cli.commands._options import Command, stream_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llama_cli.records import Score
+    from llama_cli.stream.run import Run
+
+
+@click.command("summarise", cls=Command)
+@stream_options(jobs=False, drops=False, max_rejects=0)
+def command(run: Run) -> None:
+    """Add up marks, beside the paper's figures.
+
+    Reads what `llama eval grade` writes. Scores go to stdout as JSON lines and to stderr as a
+    table; on a terminal only the table is shown.
+
+    \b
+      llama eval summarise graded.jsonl
+      jq -c 'select(.meta.groups[0] == "STEM")' graded.jsonl | llama eval summarise
+    """
+    from llama_cli.evaluation.request import Graded
+    from llama_cli.evaluation.summary import summarise
+
+    tell(run, summarise(run.read(Graded.from_json)))
+
+
+def tell(run: Run, scores: Iterable[Score]) -> None:
+    """Write the scores, and the table where a person reads."""
+    from llama_cli.evaluation.report import results
+
+    found = list(scores)
+    run.note(scores={each.task: each.value for each in reversed(found) if not each.group})
+    on_terminal = run.output is None and sys.stdout.isatty()
+    if not on_terminal:
+        run.write(found)
+    if on_terminal or not run.quiet:
+        click.echo(results(found), err=not on_terminal)

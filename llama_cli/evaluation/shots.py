@@ -1,0 +1,92 @@
+"""Which worked examples are shown: the same for every row, whatever their order or number.
+
+The rows that are drawn are those whose number and seed hash lowest, so five shots are the first
+five of 64, and neither a limit nor the number of processes changes them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from llama_cli.errors import DataError, UsageError
+from llama_cli.evaluation.data import Data
+from llama_cli.evaluation.rows import Placed, Row
+from llama_cli.evaluation.task import Shots, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Worked examples as they are written, by what their rows share with those they serve."""
+
+    texts: Mapping[str, list[str]] = field(default_factory=dict)
+    among: Shots = field(default_factory=Shots)
+    cut: frozenset[int] = frozenset()  # numbers of test rows that became examples
+
+    def before(self, row: Row) -> list[str]:
+        """Give those that go before a row."""
+        return self.texts.get(self.among.among(row), [])
+
+
+def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, ...] = ()) -> Shown:
+    """Choose `count` examples for a task: `texts`, its own, or rows.
+
+    Raises:
+        UsageError: it takes none, or there are fewer.
+    """
+    shots = task.worked
+    if count == 0:
+        return Shown()
+    if shots is None:
+        raise UsageError(f"{task.name} is asked without worked examples: --shots 0")
+    if written := texts or shots.texts:
+        return Shown({"": list(written if texts else written[:count])})
+    found = shots.files.find(data.directories) if shots.files else None
+    rows = shots.files.read(found) if shots.files and found else data.rows(task)
+    picked = _picked(rows, shots, count, seed)
+    for among, numbered in picked.items():
+        if len(numbered) < count:
+            of = f" of {among}" if among else ""
+            raise UsageError(
+                f"{task.name}: {count} shots{of} are wanted, there are {len(numbered)}"
+            )
+    if not picked:
+        raise UsageError(f"{task.name}: {count} shots are wanted, there are 0")
+    cut = frozenset(number for each in picked.values() for number, _ in each) if not found else ()
+    written_rows = {name: [_written(shots, p) for _, p in each] for name, each in picked.items()}
+    return Shown(written_rows, shots, frozenset(cut))
+
+
+def _picked(
+    rows: Iterable[Placed], shots: Shots, count: int, seed: int
+) -> dict[str, list[tuple[int, Placed]]]:
+    parts: dict[str, list[tuple[int, Placed]]] = defaultdict(list)
+    for number, placed in enumerate(rows):
+        parts[shots.among(placed[2])].append((number, placed))
+    if not shots.drawn:
+        return {name: part[:count] for name, part in parts.items()}
+    return {
+        name: heapq.nsmallest(count, part, key=lambda numbered: _order(seed, numbered[0]))
+        for name, part in parts.items()
+    }
+
+
+def _order(seed: int, number: int) -> bytes:
+    return blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+
+
+def _written(shots: Shots, placed: Placed) -> str:
+    where, line, row = placed
+    try:
+        return shots.worked(row)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        kind = type(error).__name__
+        raise DataError(where, line, f"not in the official format ({kind}: {error})") from None
+
+
+def without(rows: Iterable[Placed], cut: frozenset[int]) -> Iterator[tuple[int, Placed]]:
+    """Number rows from 0, and leave out those that became examples."""
+    return (each for each in enumerate(rows) if each[0] not in cut)
