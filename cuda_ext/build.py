@@ -181,7 +181,9 @@ def run(command: list[str]) -> str:
         raise RuntimeError(f"{command[0]}: {error.strerror}") from None
     said = done.stderr + done.stdout
     if done.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} failed: {complaint(said) or f'status {done.returncode}'}")
+        raise RuntimeError(
+            f"{Path(command[0]).name} failed: {complaint(said) or f'status {done.returncode}'}"
+        )
     return said
 
 

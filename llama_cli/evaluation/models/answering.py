@@ -52,8 +52,17 @@ class Asked(Generic[F]):
 class Backend(Protocol[F]):
     """What answers."""
 
-    name: str  # as a Response tells it
-    budget: int  # of what `cost` counts, in one group
+    @property
+    def name(self) -> str:
+        """Name it as a Response tells it."""
+
+    @property
+    def bos(self) -> bool | None:
+        """Say whether it puts its begin mark first, if that is known."""
+
+    @property
+    def budget(self) -> int:
+        """Say how much of what `cost` counts goes into a group."""
 
     def prepare(self, request: Request) -> Asked[F]:
         """Make a request ready."""
@@ -171,4 +180,5 @@ class Answering(Generic[F]):
                 tokens=answer.tokens,
                 completions=answer.completions,
                 truncated=asked.truncated,
+                bos=self.backend.bos,
             )

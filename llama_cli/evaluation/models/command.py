@@ -28,6 +28,7 @@ SHOWN = 60  # characters of a line that is no response; ours
 class Command:
     """A program, from its command line."""
 
+    bos = None
     budget = 1  # each response is kept as it comes
 
     def __init__(self, line: str) -> None:

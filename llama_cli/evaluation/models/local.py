@@ -8,12 +8,13 @@ A completion depends on its own prompt, seed and name alone, whatever is complet
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation.encode import encode_pairs, fit_pair
+from llama_cli.evaluation.encode import encode_pairs, fit_pair, windows
 from llama_cli.evaluation.models.answering import Answer, Asked
 from llama_cli.evaluation.models.store import digest
 from llama_cli.evaluation.request import Request
@@ -29,7 +30,7 @@ BUDGET = 16_384  # tokens of a group, what begins alike counted once; ours
 class Ids:
     """A request as token ids."""
 
-    pairs: Sequence[Pair] = ()
+    pairs: Sequence[Sequence[Pair]] = ()  # of each pair its windows, of which there is mostly one
     prompt: Sequence[int] = ()
     text: str = ""  # of the prompt, as much of it as fits
 
@@ -38,7 +39,8 @@ class Ids:
         """Give what goes through the model."""
         if self.prompt:
             yield self.prompt
-        yield from ([*context, *continuation] for context, continuation in self.pairs)
+        for own in self.pairs:
+            yield from ([*context, *continuation] for context, continuation in own)
 
 
 class Local:
@@ -96,22 +98,39 @@ class Local:
     # -- scoring --
 
     def _scored(self, request: Request) -> Asked[Ids]:
-        pairs = encode_pairs(self.engine.tokenizer, request.pairs, bos=self.bos)
+        whole = encode_pairs(self.engine.tokenizer, request.pairs, bos=self.bos)
         try:
-            fitted = [fit_pair(pair, self.engine.context) for pair in pairs]
+            texts = zip(request.pairs, whole, strict=True)
+            cut = [self._cut(pair, context) for (context, _), pair in texts]
         except ValueError as error:
             raise LlamaError(f"{request.task}, row {request.id}: {error}") from None
-        return Asked(request, Ids(fitted), digest("score", fitted), truncated=fitted != pairs)
+        truncated = any(
+            len(own) == 1 and own[0] != each for own, each in zip(cut, whole, strict=True)
+        )
+        return Asked(request, Ids(cut), digest("score", cut), truncated=truncated)
+
+    def _cut(self, pair: Pair, context: str) -> list[Pair]:
+        """Fit a pair to the model's context, or, if it is a text of its own, cut it into windows.
+
+        Raises:
+            ValueError: the continuation alone is too long.
+        """
+        if context or len(pair[1]) <= self.engine.context:
+            return [fit_pair(pair, self.engine.context)]
+        return list(windows([*pair[0], *pair[1]], self.engine.context))
 
     def _score(self, group: Sequence[Asked[Ids]]) -> Iterator[Answer]:
-        pairs = {_bytes(pair): pair for each in group for pair in each.form.pairs}
+        every = (pair for each in group for own in each.form.pairs for pair in own)
+        pairs = {_bytes(pair): pair for pair in every}
         order = sorted(pairs)
         scores = self.engine.loglikelihood([pairs[key] for key in order], batch=max(1, len(pairs)))
         found = dict(zip(order, scores, strict=True))
         for each in group:
             yield Answer(
-                logprobs=[found[_bytes(pair)] for pair in each.form.pairs],
-                tokens=[len(continuation) for _, continuation in each.form.pairs],
+                logprobs=[
+                    math.fsum(found[_bytes(pair)] for pair in own) for own in each.form.pairs
+                ],
+                tokens=[sum(len(scored) for _, scored in own) for own in each.form.pairs],
             )
 
     # -- completing --

@@ -62,6 +62,7 @@ class OpenAI:
         sleep: waits; a test need not.
     """
 
+    bos = None
     budget = 1  # each answer is kept as it comes
 
     def __init__(
