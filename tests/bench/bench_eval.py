@@ -38,7 +38,7 @@ from tests.shell import ROOT
 CONTEXT = 2048
 FEW, MANY = 40, 200  # rows of each of six tasks, and of ARC-easy for its speed
 SUBJECTS, OF_EACH, QUESTIONS = 3, 16, 40
-PEER_BATCH = 8  # of 1, 8 and 32 the quickest here
+SCORED, COMPLETED = 4, 1  # rows the peer takes at once: of 1, 4, 8, 16 and 32 the quickest here
 CLOSE, ALONE = 1e-3, 1e-4  # nats: to the peer, and to the same row alone
 Found = dict[str, Any]
 
@@ -171,7 +171,8 @@ def run_peer(python: str, folder: Path, sets: Mapping[str, Sequence[Request]]) -
     scored = {name: each for name, each in sets.items() if each[0].kind == "score"}
     job = {
         "model": str(folder / "model"),
-        "batch": PEER_BATCH,
+        "batch": SCORED,
+        "batch_completed": COMPLETED,
         "score": {name: [p for r in each for p in r.pairs] for name, each in scored.items()},
         "bos_only": ["mmlu"],
         "complete": [each.prompt for each in sets["nq"]],

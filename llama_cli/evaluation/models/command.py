@@ -8,6 +8,8 @@ are written while responses are read. What it says on stderr is the user's to se
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -49,15 +51,17 @@ class Command:
         Raises:
             LlamaError: it ended early or badly, or wrote something else.
         """
+        pipe = subprocess.PIPE
         with subprocess.Popen(
-            self.line, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            self.line, shell=True, stdin=pipe, stdout=pipe, start_new_session=True
         ) as process:
             assert process.stdin
             assert process.stdout
             try:
                 yield from self._talk(process, _fed(process.stdin, groups), process.stdout)
             except BaseException:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it started
                 raise
 
     def _talk(

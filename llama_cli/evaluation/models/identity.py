@@ -30,8 +30,7 @@ def weights_digest(source: Source, root: Path, say: Callable[[str], None]) -> st
     paths = sorted({file.path for file in source.files})
     hashes = _from_manifest(source.directory, paths)
     if hashes is None:
-        say(f"{source.directory} has no manifest of its own: its weights are read to name them")
-        hashes = _from_bytes(paths, root / REMEMBERED)
+        hashes = _from_bytes(paths, root / REMEMBERED, say)
     about = source.about.read_text(encoding="utf-8")
     return digest(about, [[path.name, hashes[path]] for path in paths])
 
@@ -50,13 +49,15 @@ def _from_manifest(directory: Path, paths: list[Path]) -> dict[Path, str] | None
     return {path: files[path.name].xxh3_128 for path in paths}
 
 
-def _from_bytes(paths: list[Path], memory: Path) -> dict[Path, str]:
+def _from_bytes(paths: list[Path], memory: Path, say: Callable[[str], None]) -> dict[Path, str]:
+    """Read files whole that are not remembered as they are now."""
     known = _read(memory)
     found: dict[Path, str] = {}
     for path in paths:
         status = path.stat()
         name, mark = str(path.resolve()), [status.st_size, status.st_mtime_ns, status.st_ino]
         if known.get(name, [None])[0] != mark:
+            say(f"{path}: read once, to name the model by its bytes")
             known[name] = [mark, Entry.of(path).xxh3_128]
         found[path] = known[name][1]
     with naming(str(memory.parent)):
