@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from llama_cli.inference.backend import Backend, Piece, Room
 from llama_cli.inference.cache import BLOCK, alike
-from llama_cli.inference.network import Network, Piece
 from llama_cli.inference.rows import Row, whole_text
-from llama_cli.inference.sample import draw, most_likely, uniform
+from llama_cli.inference.sample import draw, uniform
 from llama_cli.tokenizer.bpe import Tokenizer
 
 FORWARD = 2048  # tokens of prompts in one step; ours
-HEAD = 512  # positions whose logits are held at a time; ours: 64 MB at 32,000 pieces
 
 
 class Batch:
@@ -28,14 +27,14 @@ class Batch:
 
     def __init__(
         self,
-        network: Network,
+        network: Backend,
         tokenizer: Tokenizer,
         *,
         size: int,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.network, self.tokenizer, self.size, self.clock = network, tokenizer, size, clock
-        self.cache = network.cache()
+        self.cache: Room = network.cache()
         self.rows: list[Row] = []  # by slot
 
     def step(self, waiting: deque[Row]) -> None:
@@ -99,12 +98,15 @@ class Batch:
             first += piece.count
 
     def _score(self, row: Row, states_Nd: Tensor, tokens: Sequence[int]) -> None:
-        for at in range(0, len(tokens), HEAD):
-            logp_NV = self.network.logits(states_Nd[at : at + HEAD]).log_softmax(-1)
-            said = tokens[at : at + HEAD]
-            row.logprobs += logp_NV.gather(1, torch.tensor(said)[:, None])[:, 0].tolist()
+        for at in range(0, len(tokens), self.network.at_once):
+            said = tokens[at : at + self.network.at_once]
+            logits_NV = self.network.logits(states_Nd[at : at + len(said)])
+            _, total_N = self.network.summary(logits_NV)
+            chosen_N = logits_NV.gather(1, torch.tensor(said)[:, None])[:, 0]
+            row.logprobs += (chosen_N - total_N).tolist()
             if row.settings.logprobs is not None:
-                row.top += map(_listed, *logp_NV.topk(row.settings.logprobs))
+                top_NK, tokens_NK = logits_NV.topk(row.settings.logprobs)
+                row.top += map(_listed, top_NK - total_N[:, None], tokens_NK)
 
     def _choose(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
         """Add a token to each row of which all tokens have been read."""
@@ -118,20 +120,20 @@ class Batch:
                     ends.append(first - 1)
                     rows.append(row)
         if rows:
-            every = ends == list(range(len(ends))) and len(states_Nd) == max(2, len(ends))
-            logits_BV = self.network.logits(states_Nd if every else states_Nd[ends])[: len(rows)]
-            self._add(rows, logits_BV, logits_BV.log_softmax(-1))
+            every = len(states_Nd) == len(ends)
+            self._add(rows, self.network.logits(states_Nd if every else states_Nd[ends]))
 
-    def _add(self, rows: Sequence[Row], logits_BV: Tensor, logp_BV: Tensor) -> None:
-        likeliest = most_likely(logits_BV)
+    def _add(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
+        likeliest, total_B = self.network.summary(logits_BV)
         tokens = [
             best if row.settings.temperature == 0 else _drawn(row, logits_V)
             for row, best, logits_V in zip(rows, likeliest, logits_BV, strict=True)
         ]
-        logps = logp_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
-        for row, token, logp, logp_V in zip(rows, tokens, logps, logp_BV, strict=True):
+        logps = (logits_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0] - total_B).tolist()
+        for index, (row, token, logp) in enumerate(zip(rows, tokens, logps, strict=True)):
             if row.settings.logprobs is not None:
-                row.top.append(_listed(*logp_V.topk(row.settings.logprobs)))
+                top_K, tokens_K = logits_BV[index].topk(row.settings.logprobs)
+                row.top.append(_listed(top_K - total_B[index], tokens_K))
             row.ids.append(token)
             row.logprobs.append(logp)
             row.finish = self._finish(row, token)

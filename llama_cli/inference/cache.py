@@ -67,6 +67,10 @@ class Cache:
         if source != target:
             self.kv_NSTHD[:, target, :count] = self.kv_NSTHD[:, source, :count]
 
+    def drop(self, slot: int) -> None:
+        """Forget what a slot holds; its room stays."""
+        self.prompts[slot] = []
+
 
 def alike(ids: Sequence[int], others: Sequence[int]) -> int:
     """Count the tokens of the whole blocks that both begin with."""

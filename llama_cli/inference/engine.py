@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, islice, pairwise
+from itertools import chain, islice
 
-import torch
-from torch import Tensor
-
-from llama_cli.inference.batch import HEAD, Batch
-from llama_cli.inference.network import Network
+from llama_cli.inference.backend import open_backend
+from llama_cli.inference.batch import Batch
+from llama_cli.inference.likelihood import Likelihood, Pair, likelihoods
 from llama_cli.inference.rows import Request, Row, Settings, completion, rows_of, text
 from llama_cli.inference.text import settled
 from llama_cli.model.transformer import Transformer
@@ -23,10 +21,6 @@ from llama_cli.records import Completion, Prompt
 from llama_cli.tokenizer.bpe import Tokenizer
 
 __all__ = ["Engine", "Pair", "Request", "Settings"]
-
-Pair = tuple[Sequence[int], Sequence[int]]  # ids of a context, and of what continues it
-
-FORWARD = 8192  # tokens that are scored in one pass; ours
 
 
 class Engine:
@@ -54,7 +48,7 @@ class Engine:
                 f"the model has {model.config.vocab_size:,} pieces, "
                 f"its tokenizer {tokenizer.vocab_size:,}"
             )
-        self.network = Network(model.eval(), quantize=quantize, deterministic=deterministic)
+        self.network = open_backend(model.eval(), quantize=quantize, deterministic=deterministic)
         self.model, self.tokenizer, self.clock = model, tokenizer, clock
         self.context = model.config.context
 
@@ -107,11 +101,19 @@ class Engine:
 
     # -- scoring --
 
-    def loglikelihood(self, pairs: Sequence[Pair], *, batch: int = 16) -> list[float]:
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[float]:
         """Give ln p(continuation | context) of each pair, summed over its tokens.
 
         Raises:
             ValueError: a context is empty, or a pair is longer than context + 1 tokens.
+        """
+        return [each.logprob for each in self.score(pairs)]
+
+    def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Give that, and whether each token was the likeliest; what pairs share is computed once.
+
+        Raises:
+            ValueError: as above.
         """
         for context, continuation in pairs:
             if not context or len(context) + len(continuation) > self.context + 1:
@@ -119,37 +121,4 @@ class Engine:
                     f"a pair of {len(context)} and {len(continuation)} tokens does not fit "
                     f"1 to {self.context + 1}"
                 )
-        order = [i for i, (_, continuation) in enumerate(pairs) if continuation]
-        order.sort(key=lambda i: sum(map(len, pairs[i])))
-        scores = [0.0] * len(pairs)
-        while order:
-            longest = sum(map(len, pairs[order[-1]]))
-            size = max(1, min(batch, FORWARD // longest))
-            order, now = order[:-size], order[-size:]
-            for i, score in zip(now, self._score([pairs[i] for i in now]), strict=True):
-                scores[i] = score
-        return scores
-
-    @torch.inference_mode()
-    def _score(self, pairs: Sequence[Pair]) -> list[float]:
-        rows = [[*context, *continuation] for context, continuation in pairs]
-        longest = max(map(len, rows))
-        padded = [[*row, *[Tokenizer.eos] * (longest - len(row))] for row in rows]
-        tokens_BL = torch.tensor(padded, device=self.network.device)
-        states_BLd = self.model.states(tokens_BL[:, :-1])
-        spans = [(len(context), len(row)) for (context, _), row in zip(pairs, rows, strict=True)]
-        # the head is most of a small model: it reads only the states before scored tokens
-        parts = zip(states_BLd, tokens_BL, spans, strict=True)
-        wanted = [(x[i - 1 : j - 1], tokens[i:j]) for x, tokens, (i, j) in parts]
-        logp_N = self._logp(*map(torch.cat, zip(*wanted, strict=True)))
-        ends = list(accumulate(j - i for i, j in spans))
-        return [float(logp_N[i:j].sum()) for i, j in pairwise([0, *ends])]
-
-    def _logp(self, states_Nd: Tensor, tokens_N: Tensor) -> Tensor:
-        """Give ln p of each token after the state before it, in double precision."""
-        logp_N = torch.empty(len(tokens_N), dtype=torch.float64)
-        for at in range(0, len(tokens_N), HEAD):
-            logits_NV = self.model.output(states_Nd[at : at + HEAD]).float()
-            chosen_N = logits_NV.gather(1, tokens_N[at : at + HEAD, None])[:, 0]
-            logp_N[at : at + HEAD] = chosen_N - logits_NV.logsumexp(-1)
-        return logp_N
+        return likelihoods(self.network, pairs)

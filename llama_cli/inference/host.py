@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from llama_cli.inference.network import Piece
+from llama_cli.inference.backend import Piece
 from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
 from llama_cli.kernels.host import CLayer, CModel, Matrix
@@ -23,6 +23,8 @@ from llama_cli.model.transformer import Layer, Transformer
 
 class HostNetwork:
     """A model's weights, pointed to. With `quantize` its matrices go, and are kept in int8."""
+
+    at_once = 64  # positions whose logits are held at a time; ours: the third cache's 8 MB
 
     def __init__(self, model: Transformer, *, quantize: bool = False) -> None:
         self.config: ModelConfig = model.config

@@ -19,21 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
 
+from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import BLOCK, Cache
 from llama_cli.inference.products import Product, dense, int8, laid_out
+from llama_cli.inference.sample import most_likely
 from llama_cli.kernels.attention import causal_attention, choose
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.rotary import rotary_table
 from llama_cli.model.transformer import Layer, Transformer
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """New tokens of the row in `slot`, from its position `start`."""
-
-    slot: int
-    start: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +64,8 @@ class Network:
     on one thread than on several. If it is to be `deterministic`, it has one thread.
     """
 
+    at_once = 512  # positions whose logits are held at a time; ours: 64 MB at 32,000 pieces
+
     def __init__(
         self, model: Transformer, *, quantize: bool = False, deterministic: bool = False
     ) -> None:
@@ -92,13 +87,11 @@ class Network:
 
     @torch.inference_mode()
     def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Cache) -> Tensor:
-        """Give what the head reads of each token (N, d), and add the tokens to the cache.
-
-        A single token comes back twice: products want two rows.
-        """
+        """Give what the head reads of each token (N, d), and add the tokens to the cache."""
+        count = len(tokens)
         at = [place for each in pieces for place in range(each.start, each.start + each.count)]
         slots = [each.slot for each in pieces for _ in range(each.count)]
-        if len(tokens) == 1:
+        if count == 1:  # products want two rows
             tokens, at, slots = [*tokens] * 2, at * 2, slots * 2
         ids_N, at_N, slots_N = torch.tensor([tokens, at, slots], device=self.device)
         turns_N = self._turns(cache.length)[at_N][:, None]
@@ -113,13 +106,17 @@ class Network:
             x_Nd = layer.wo(self.attend(q_NHD, cache.kv_NSTHD[index], spans).flatten(1)).add_(x_Nd)
             a, b = layer.w13(self._normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
             x_Nd = layer.w2(silu(a).mul_(b)).add_(x_Nd)
-        return self._normal(x_Nd, self.norm)
+        return self._normal(x_Nd[:count], self.norm)
 
     @torch.inference_mode()
     def logits(self, states_Nd: Tensor) -> Tensor:
         """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
         pair_Nd = states_Nd if len(states_Nd) > 1 else states_Nd.repeat(2, 1)
         return self.head(pair_Nd)[: len(states_Nd)].float().cpu()
+
+    def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
+        """Give the first of the largest of each row, and ln of the sum of e to each logit."""
+        return most_likely(logits_NV), logits_NV.logsumexp(-1)
 
     def _layer(self, layer: Layer) -> _Weights:
         attention, feed_forward = layer.attention, layer.feed_forward

@@ -153,7 +153,7 @@ def run(
         turns: cosine and sine of each place and pair, (places, D / 2, 2), fp32.
     """
     ids = (_int * len(tokens))(*tokens)
-    own = (CPiece * len(pieces))(*pieces)
+    own = (CPiece * len(pieces))(*(CPiece(*each) for each in pieces))
     states_Nd = torch.empty(len(tokens), model.dim)
     step = CStep(
         tokens=ctypes.addressof(ids),

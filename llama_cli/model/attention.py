@@ -8,27 +8,12 @@ Legend: B batch, L length, H heads, G heads of keys and values, D head width.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from llama_cli.kernels.attention import causal_attention
 from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
 from llama_cli.model.rotary import Table, rotate
-
-
-class Cache(Protocol):
-    """Keys and values of tokens already seen, so that each token is computed once."""
-
-    position: int  # tokens held, the same for every row and layer
-
-    def extend(self, layer: int, k_BGLD: Tensor, v_BGLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Append to `layer` and return all of its keys and values.
-
-        `position` must not move before the last layer has been extended.
-        """
-        ...
 
 
 class Attention(nn.Module):
@@ -39,27 +24,20 @@ class Attention(nn.Module):
         dim: int,
         head_dim: int,
         *,
-        layer: int,
         backend: str | None,
         deterministic: bool,
         kv_dim: int | None = None,
         exchange: Exchange = ALONE,
     ) -> None:
         super().__init__()
-        self.head_dim, self.layer, self.exchange = head_dim, layer, exchange
+        self.head_dim, self.exchange = head_dim, exchange
         self.backend, self.deterministic = backend, deterministic
         self.wq = nn.Linear(dim, dim, bias=False)
         self.wk = nn.Linear(dim, kv_dim or dim, bias=False)
         self.wv = nn.Linear(dim, kv_dim or dim, bias=False)
         self.wo = nn.Linear(dim, dim, bias=False)
 
-    def forward(
-        self,
-        x_BLd: Tensor,
-        table: Table,
-        cache: Cache | None = None,
-        bounds: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x_BLd: Tensor, table: Table, bounds: Tensor | None = None) -> Tensor:
         """Map (B, L/T, dim) to (B, L/T, dim); each of the T ranks has a part of the heads.
 
         `table` holds the angles of all L positions, `bounds` (2, B, L) their documents.
@@ -70,8 +48,6 @@ class Attention(nn.Module):
         q = rotate(self._heads(linear(x_BLd, wq)), table)
         k = rotate(self._heads(linear(x_BLd, wk)), table)
         v = self._heads(linear(x_BLd, wv))
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)
         y_BHLD = causal_attention(
             q, k, v, bounds=bounds, deterministic=self.deterministic, asked=self.backend
         )

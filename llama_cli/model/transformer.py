@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from llama_cli.model.attention import Attention, Cache
+from llama_cli.model.attention import Attention
 from llama_cli.model.backward import How, Weights, run_layer
 from llama_cli.model.config import ACTIVATIONS, Activations, ModelConfig
 from llama_cli.model.exchange import ALONE, Exchange, gathered, scattered
@@ -36,7 +36,6 @@ class Layer(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        layer: int,
         *,
         backend: str | None,
         deterministic: bool,
@@ -48,7 +47,6 @@ class Layer(nn.Module):
         self.attention = Attention(
             config.dim,
             config.head_dim,
-            layer=layer,
             backend=backend,
             deterministic=deterministic,
             kv_dim=config.kv_dim,
@@ -66,17 +64,11 @@ class Layer(nn.Module):
             exchange=exchange,
         )
 
-    def forward(
-        self,
-        x_BLd: Tensor,
-        table: Table,
-        cache: Cache | None = None,
-        bounds: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x_BLd: Tensor, table: Table, bounds: Tensor | None = None) -> Tensor:
         """Map (B, L/T, d) to (B, L/T, d)."""
-        if self.activations != "keep" and cache is None:
+        if self.activations != "keep":
             return run_layer(x_BLd, self._weights(), table, bounds, self.how)
-        h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, cache, bounds)
+        h: Tensor = x_BLd + self.attention(self.attention_norm(x_BLd), table, bounds)
         y: Tensor = h + self.feed_forward(self.ffn_norm(h))
         return y
 
@@ -127,13 +119,12 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(
             Layer(
                 config,
-                layer,
                 backend=attention,
                 deterministic=deterministic,
                 activations=activations,
                 exchange=exchange,
             )
-            for layer in range(config.layers)
+            for _ in range(config.layers)
         )
         self.norm = RMSNorm(config.dim, config.norm_eps, exchange)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -144,32 +135,23 @@ class Transformer(nn.Module):
         if self.config.tied:
             self.output.weight = self.tok_embeddings.weight
 
-    def forward(
-        self, tokens_BL: Tensor, cache: Cache | None = None, bounds: Tensor | None = None
-    ) -> Tensor:
-        """Give logits (B, L, V), of this rank's part of the vocabulary where ranks share it.
-
-        With a cache, `tokens_BL` are those that follow what it holds.
-        """
-        states_BLd = self.states(tokens_BL, cache, bounds)
+    def forward(self, tokens_BL: Tensor, bounds: Tensor | None = None) -> Tensor:
+        """Give logits (B, L, V), of this rank's part of the vocabulary where ranks share it."""
+        states_BLd = self.states(tokens_BL, bounds)
         return linear(states_BLd, self.exchange.local(self.output.weight))
 
-    def states(
-        self, tokens_BL: Tensor, cache: Cache | None = None, bounds: Tensor | None = None
-    ) -> Tensor:
+    def states(self, tokens_BL: Tensor, bounds: Tensor | None = None) -> Tensor:
         """Give what the head reads, (B, L, d), normalised; all positions on every rank.
 
         `bounds` (2, B, L) of `kernels.documents` keeps packed documents apart. Where ranks share
         the model, the gradient of the states is summed over them: each rank brings that of its
         own part of the vocabulary.
         """
-        config, start = self.config, cache.position if cache is not None else 0
-        table = rotary_table(
-            start, tokens_BL.shape[1], config.head_dim, config.rope_theta, tokens_BL.device
-        )
+        config, length = self.config, tokens_BL.shape[1]
+        table = rotary_table(0, length, config.head_dim, config.rope_theta, tokens_BL.device)
         x_BLd = self._embed(tokens_BL)
         for layer in self.layers:
-            x_BLd = layer(x_BLd, table, cache, bounds)
+            x_BLd = layer(x_BLd, table, bounds)
         return gathered(self.norm(x_BLd), self.exchange)
 
     def _embed(self, tokens_BL: Tensor) -> Tensor:

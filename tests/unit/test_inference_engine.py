@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from llama_cli.inference.cache import BLOCK
 from llama_cli.inference.engine import Engine, Request, Settings
-from llama_cli.inference.network import Network
+from llama_cli.inference.likelihood import Pair
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer
 from llama_cli.records import Completion, Prompt, Timings
@@ -20,9 +22,17 @@ GREEDY = Settings(max_tokens=12, temperature=0)
 TEXTS = ["The cat", "The cat opens the river. The", "", "Ünï 12", "The table holds the"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
+def made(backend: str = "kernel", **changes: bool) -> Engine:
+    """Run the tiny model by the processor's kernel, or by PyTorch as where there is none."""
+    if backend == "kernel":
+        return Engine(tiny_model(), tiny_tokenizer(), **changes)
+    with patch("llama_cli.kernels.host.available", return_value=False):
+        return Engine(tiny_model(), tiny_tokenizer(), **changes)
+
+
+@pytest.fixture(scope="module", params=["kernel", "pytorch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return made(request.param)
 
 
 def prompts(texts=TEXTS):
@@ -180,11 +190,10 @@ def test_a_tokenizer_of_another_size_is_refused():
         Engine(model, tiny_tokenizer())
 
 
-def test_laying_out_weights_changes_no_value():
-    plain, engine = tiny_model(), Engine(tiny_model(), tiny_tokenizer())
+def test_an_engine_changes_no_weight(engine):
+    plain = tiny_model()
     for one, other in zip(plain.parameters(), engine.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert engine.model.output.weight.stride() == (1, CONFIG.vocab_size)
 
 
 def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine):
@@ -195,11 +204,57 @@ def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine):
     assert engine.loglikelihood([(context, continuation)]) == pytest.approx([expected], abs=1e-4)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 100])
-def test_loglikelihoods_keep_their_order_in_every_batch(engine, batch):
+def test_loglikelihoods_keep_their_order(engine):
     pairs = [([1] * (1 + n % 5), [40 + n] * (1 + n * 7 % 11)) for n in range(10)]
     alone = [engine.loglikelihood([pair])[0] for pair in pairs]
-    assert engine.loglikelihood(pairs, batch=batch) == pytest.approx(alone, abs=1e-4)
+    assert engine.loglikelihood(pairs) == pytest.approx(alone, abs=1e-4)
+    assert engine.loglikelihood(pairs[::-1])[::-1] == pytest.approx(alone, abs=1e-4)
+
+
+def branching() -> list[Pair]:
+    """Give pairs that part early and late, of which some begin others, and some are alike."""
+    random = Random(3)
+    stem = [1, *(random.randrange(3, 400) for _ in range(30))]
+    pairs = []
+    for cut in (1, 5, 16, 17, 31):
+        for _ in range(3):
+            tail = [random.randrange(3, 9) for _ in range(random.randrange(6))]
+            pairs += [
+                ([*stem[:cut], *tail], [random.randrange(3, 9) for _ in range(n)]) for n in range(4)
+            ]
+    return [*pairs, *pairs[:5]]
+
+
+def test_a_likelihood_is_the_same_bits_whatever_it_shares() -> None:
+    engine, pairs = made(), branching()
+    assert engine.score(pairs) == [engine.score([pair])[0] for pair in pairs]
+
+
+def test_what_pairs_share_is_read_once(engine, monkeypatch) -> None:
+    read = counted_tokens(engine, monkeypatch)
+    header, questions = [1, *range(5, 25)], [[30, 31], [30, 32], [40]]
+    pairs = [([*header, *each], [option]) for each in questions for option in (50, 51)]
+    engine.loglikelihood(pairs)
+    assert sum(read) == len(header) + 1 + 1 + 1 + 1  # 30 is shared too, and options are not read
+    assert len(read) == 3
+
+
+def test_a_long_beginning_is_read_in_parts(engine, monkeypatch) -> None:
+    pairs = [([1, *range(5, 45), 60], [50, 51]), ([1, *range(5, 45), 70], [52])]
+    whole = engine.score(pairs)
+    read = counted_tokens(engine, monkeypatch)
+    monkeypatch.setattr("llama_cli.inference.likelihood.FORWARD", 16)
+    parts = engine.score(pairs)
+    assert read[:3] == [16, 16, 9]
+    assert [each.logprob for each in parts] == pytest.approx([e.logprob for e in whole], abs=1e-5)
+
+
+def test_a_continuation_is_greedy_where_each_token_was_the_likeliest(engine) -> None:
+    ids = engine.tokenizer.encode("The cat")
+    best = by_full_passes(engine, ids, 4)
+    other = [*best[:3], best[3] ^ 1]
+    said = [each.greedy for each in engine.score([(ids, best), (ids, other), (ids, [])])]
+    assert said == [True, False, True]
 
 
 def test_one_token_after_each_context_is_a_distribution(engine):
@@ -241,12 +296,13 @@ def threads(request) -> Iterator[int]:
     torch.set_num_threads(1)
 
 
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
 @pytest.mark.parametrize("quantize", [False, True])
 @pytest.mark.parametrize("temperature", [0, 0.8])
 def test_a_completion_is_the_same_bits_in_any_company(
-    quantize: bool, temperature: float, threads: int
+    backend: str, quantize: bool, temperature: float, threads: int
 ) -> None:
-    engine = Engine(tiny_model(), tiny_tokenizer(), quantize=quantize)
+    engine = made(backend, quantize=quantize)
     torch.set_num_threads(threads)
     alone = ends(engine, MIXED, temperature=temperature, batch=1, ahead=1)
     for batch in (2, 3, 16):
@@ -258,11 +314,14 @@ def test_a_completion_is_the_same_bits_in_any_company(
     assert turned[::-1] == alone
 
 
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
 @pytest.mark.parametrize("quantize", [False, True])
-def test_a_completion_is_the_same_bits_on_any_number_of_threads(quantize: bool) -> None:
+def test_a_completion_is_the_same_bits_on_any_number_of_threads(
+    backend: str, quantize: bool
+) -> None:
     found = []
     for threads in (1, 2, 5):
-        engine = Engine(tiny_model(), tiny_tokenizer(), quantize=quantize, deterministic=True)
+        engine = made(backend, quantize=quantize, deterministic=True)
         torch.set_num_threads(threads)
         try:
             found.append(ends(engine, MIXED))
@@ -271,19 +330,26 @@ def test_a_completion_is_the_same_bits_on_any_number_of_threads(quantize: bool) 
     assert found[0] == found[1] == found[2]
 
 
+def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give a list that will have the tokens of each step."""
+    read: list[int] = []
+    kind = type(engine.network)
+    states = kind.states
+
+    def counted(self, tokens, pieces, cache):
+        read.append(len(tokens))
+        return states(self, tokens, pieces, cache)
+
+    monkeypatch.setattr(kind, "states", counted)
+    return read
+
+
 def test_a_beginning_that_prompts_share_is_computed_once(engine, monkeypatch) -> None:
     begins = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"
     texts = [f"{begins} The {noun}" for noun in ("cat", "window", "answer", "river")]
     lengths = [len(engine.tokenizer.encode(text)) for text in texts]
     assert min(lengths) > BLOCK + 1
-    computed = []
-    states = Network.states
-
-    def counted(self, tokens, pieces, cache):
-        computed.append(len(tokens))
-        return states(self, tokens, pieces, cache)
-
-    monkeypatch.setattr(Network, "states", counted)
+    computed = counted_tokens(engine, monkeypatch)
     together = ends(engine, texts, max_tokens=1, temperature=0)
     assert sum(computed) == sum(lengths) - 3 * BLOCK
     assert together == ends(engine, texts, max_tokens=1, temperature=0, batch=1, ahead=1)
@@ -292,13 +358,14 @@ def test_a_beginning_that_prompts_share_is_computed_once(engine, monkeypatch) ->
 def test_a_row_that_ends_makes_room_for_another(engine, monkeypatch) -> None:
     """Two long rows and four short ones, two at a time: the short ones pass through one place."""
     steps = []
-    states = Network.states
+    kind = type(engine.network)
+    states = kind.states
 
     def counted(self, tokens, pieces, cache):
         steps.append(len(pieces))
         return states(self, tokens, pieces, cache)
 
-    monkeypatch.setattr(Network, "states", counted)
+    monkeypatch.setattr(kind, "states", counted)
     wanted = [(20, "0"), (5, "1"), (5, "2"), (5, "3"), (5, "4")]
     requests = [
         Request(Prompt(name, "The cat"), Settings(max_tokens=count, temperature=0))

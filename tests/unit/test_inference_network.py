@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import BLOCK, Cache, alike
-from llama_cli.inference.network import Network, Piece
+from llama_cli.inference.network import Network
 from llama_cli.inference.products import dense, int8, laid_out
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.tiny import CONFIG

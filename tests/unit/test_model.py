@@ -113,31 +113,6 @@ def test_a_new_model_is_about_as_unsure_as_a_guess() -> None:
     assert abs(loss.item() - 5.704) < 0.1  # ln 300
 
 
-class GrowingCache:
-    """The smallest thing that keeps the protocol: everything concatenated."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.held: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if layer in self.held:
-            k, v = (torch.cat(pair, 2) for pair in zip(self.held[layer], (k, v), strict=True))
-        self.held[layer] = (k, v)
-        return k, v
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "reference"])
-@pytest.mark.parametrize("steps", [(12,), (5, 1, 1, 5), (1,) * 12])
-def test_logits_with_a_cache_are_those_without(attention: str, steps: tuple[int, ...]) -> None:
-    model, x, cache = tiny(attention=attention), tokens(2, 12), GrowingCache()
-    parts = []
-    for part in x.split(steps, dim=1):
-        parts.append(model(part, cache))
-        cache.position += part.shape[1]
-    assert torch.allclose(torch.cat(parts, 1), model(x), atol=1e-5)
-
-
 def small(**changes: int | bool) -> Transformer:
     """Make a model of four heads with the changes, far from the start."""
     model = Transformer(replace(TINY, heads=4, **changes))  # type: ignore[arg-type]
@@ -159,17 +134,6 @@ def test_grouped_heads_are_heads_whose_keys_and_values_are_alike(kv_heads: int) 
             state[name] = heads.repeat_interleave(4 // kv_heads, 0).flatten(0, 1)
     plain.load_state_dict(state)
     assert torch.allclose(grouped(x), plain(x), atol=1e-5)
-
-
-@pytest.mark.parametrize("kv_heads", [1, 2])
-def test_a_cache_holds_as_many_heads_as_keys_have(kv_heads: int) -> None:
-    grouped, x, cache = small(kv_heads=kv_heads), tokens(2, 12), GrowingCache()
-    parts = []
-    for part in x.split([5, 1, 6], dim=1):
-        parts.append(grouped(part, cache))
-        cache.position += part.shape[1]
-    assert cache.held[0][0].shape == (2, kv_heads, 12, 32)
-    assert torch.allclose(torch.cat(parts, 1), grouped(x), atol=1e-5)
 
 
 def test_a_tied_head_is_the_embedding_and_learns_from_both() -> None:
