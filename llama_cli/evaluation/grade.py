@@ -50,6 +50,10 @@ def _check(response: Response) -> None:
         wanted, found, what = request.samples, len(response.completions), "completions"
     if wanted != found:
         raise LlamaError(f"{request.task} {request.id}: {found} {what}, where {wanted} were asked")
+    if not all(isinstance(value, (int, float)) and value == value for value in response.logprobs):
+        raise LlamaError(f"{request.task} {request.id}: a likelihood that is no number")
+    if not all(isinstance(text, str) for text in response.completions):
+        raise LlamaError(f"{request.task} {request.id}: a completion that is no text")
 
 
 def _row(response: Response, mark: Mark) -> Graded:

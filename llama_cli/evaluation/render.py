@@ -64,12 +64,13 @@ def render(task: Task, data: Data, setting: Setting, fit: Fit | None = None) -> 
     count = task.shots if setting.shots is None else setting.shots
     if given is not None and task.worked is None:
         raise UsageError(f"{task.name} is asked without worked examples")
+    if given is not None and count == 0:
+        raise UsageError(f"{task.name}: --examples are given, and --shots is 0")
     shown = choose(
         task, data, count=count, seed=setting.seed, texts=() if given is None else (given,)
     )
     rows = islice(without(data.rows(task), shown.cut), setting.limit)
-    watched = data.watch(iter(rows))
-    for number, (where, line, row) in watched:
+    for number, (where, line, row) in data.watch(rows) if task.files else rows:
         try:
             yield _request(task, row, number, shown, count, setting, fit)
         except WRONG as error:
@@ -88,6 +89,8 @@ def _request(
         meta["asked_shots"] = count
     if shown.cut:
         meta["cut"] = len(shown.cut)
+    if task.name in setting.examples:
+        meta["examples"] = "as given"
     samples = setting.samples if setting.samples and request.temperature else request.samples
     return replace(
         request,

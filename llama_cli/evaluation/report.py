@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llama_cli.evaluation.layout import SIZES, reported, table, text
+from llama_cli.evaluation.summary import PLAIN
+from llama_cli.evaluation.tasks import TASKS
 from llama_cli.records import Score
 
 
@@ -15,16 +17,17 @@ def results(scores: Iterable[Score]) -> str:
     made = table("task", "metric", "value", "±", "rows", *sizes)
     notes: dict[str, str] = {}
     for score in scores:
-        digits = 1 if score.value > 1 and score.metric not in ("bits_per_byte",) else 4
+        plain = score.metric in PLAIN or TASKS[score.task].scale == 1
+        digits = 4 if plain else 1  # the paper prints one
         made.add_row(
             f"{score.task} {score.group}".rstrip(),
             f"{score.metric} /{score.normalization}",
             f"{score.value:.{digits}f}",
             "" if score.stderr is None else f"{score.stderr:.{digits}f}",
             f"{score.rows:,}",
-            *reported(score.reported),
+            *reported(score.reported, digits=3 if plain else 1),
         )
-        notes[score.task] = f"{score.task}: {'; '.join(told(score))}"
+        notes.setdefault(score.task, f"{score.task}: {'; '.join(told(score))}")
     return "\n".join([text(made), *notes.values()])
 
 

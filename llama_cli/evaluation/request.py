@@ -49,7 +49,7 @@ class Request:
         Raises:
             ValueError: it is no request.
         """
-        return cls(**_known(line, cls))
+        return _request(_known(line, cls))
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
@@ -84,7 +84,9 @@ class Response:
             ValueError: it is no response.
         """
         row = _known(line, cls)
-        return cls(**{**row, "request": Request(**row["request"])})
+        if not isinstance(row.get("request"), dict):
+            raise ValueError("a response has its request")
+        return cls(**{**row, "request": _request(row["request"])})
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
@@ -114,11 +116,28 @@ class Graded:
         Raises:
             ValueError: it is no graded row.
         """
-        return cls(**_known(line, cls))
+        row = _known(line, cls)
+        if not {"task", "id", "values"} <= set(row) or not isinstance(row["values"], dict):
+            raise ValueError("a graded row has a task, an id and values")
+        return cls(**row)
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
         return orjson.dumps(asdict(self))
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    try:
+        request = Request(**row)
+    except TypeError as error:
+        raise ValueError(f"no request: {error}") from None
+    if request.kind not in ("score", "complete"):
+        raise ValueError(f"a request is to score or to complete, not to {request.kind}")
+    if not all(
+        isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in request.pairs
+    ):
+        raise ValueError("each of the pairs is a context and what continues it")
+    return request
 
 
 def _known(line: bytes, cls: type) -> dict[str, Any]:

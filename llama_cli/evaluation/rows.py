@@ -59,19 +59,22 @@ def read_table(path: Path, names: Sequence[str] = (), *, tabs: bool = False) -> 
     """Yield the rows of a CSV file, or one with tabs; without `names` its first line has them.
 
     Raises:
-        DataError: a row has more or fewer cells than there are names.
+        DataError: a row has more or fewer cells than there are names, or no end.
     """
     lines = (line.decode("utf-8-sig" if n == 1 else "utf-8") for _, n, line in _lines(path))
     if tabs:
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines)
-    columns = list(names) or next(reader, [])
-    for cells in reader:
-        if len(cells) != len(columns):
-            wanted = f"{len(cells)} cells, not {len(columns)} ({', '.join(columns)})"
-            raise DataError(str(path), reader.line_num, wanted)
-        yield str(path), reader.line_num, dict(zip(columns, cells, strict=True))
+        reader = csv.reader(lines, strict=True)  # else a file may end inside a cell
+    try:
+        columns = list(names) or next(reader, [])
+        for cells in reader:
+            if len(cells) != len(columns):
+                wanted = f"{len(cells)} cells, not {len(columns)} ({', '.join(columns)})"
+                raise DataError(str(path), reader.line_num, wanted)
+            yield str(path), reader.line_num, dict(zip(columns, cells, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(str(path), reader.line_num, str(error)) from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -41,9 +41,13 @@ def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, .
     if count == 0:
         return Shown()
     if shots is None:
-        raise UsageError(f"{task.name} is asked without worked examples: --shots 0")
-    if written := texts or shots.texts:
-        return Shown({"": list(written if texts else written[:count])})
+        raise UsageError(f"{task.name} is asked without worked examples", hint="--shots 0")
+    if texts:
+        return Shown({"": list(texts)})
+    if shots.texts:
+        if count > len(shots.texts):
+            raise UsageError(f"{task.name}: {count} shots are wanted, there are {len(shots.texts)}")
+        return Shown({"": list(shots.texts[:count])})
     found = shots.files.find(data.directories) if shots.files else None
     rows = shots.files.read(found) if shots.files and found else data.rows(task)
     picked = _picked(rows, shots, count, seed)
@@ -63,19 +67,22 @@ def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, .
 def _picked(
     rows: Iterable[Placed], shots: Shots, count: int, seed: int
 ) -> dict[str, list[tuple[int, Placed]]]:
-    parts: dict[str, list[tuple[int, Placed]]] = defaultdict(list)
+    """Keep the `count` first of each part, in the order of the file or of the draw."""
+    parts: dict[str, list[tuple[int, int, Placed]]] = defaultdict(list)
     for number, placed in enumerate(rows):
-        parts[shots.among(placed[2])].append((number, placed))
-    if not shots.drawn:
-        return {name: part[:count] for name, part in parts.items()}
+        rank = _rank(seed, number) if shots.drawn else number
+        part = parts[shots.among(placed[2])]
+        heapq.heappush(part, (-rank, number, placed))
+        if len(part) > count:
+            heapq.heappop(part)
     return {
-        name: heapq.nsmallest(count, part, key=lambda numbered: _order(seed, numbered[0]))
+        name: [(number, placed) for _, number, placed in sorted(part, reverse=True)]
         for name, part in parts.items()
     }
 
 
-def _order(seed: int, number: int) -> bytes:
-    return blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+def _rank(seed: int, number: int) -> int:
+    return int.from_bytes(blake2b(f"{seed} {number}".encode(), digest_size=8).digest(), "big")
 
 
 def _written(shots: Shots, placed: Placed) -> str:

@@ -18,7 +18,7 @@ from llama_cli.evaluation.task import Task
 from llama_cli.evaluation.tasks import TASKS
 from llama_cli.records import Score
 
-PLAIN = ("margin", "gold_bits_per_byte", "tokens")  # never in percent
+PLAIN = ("margin", "gold_bits_per_byte")  # never in percent
 RATIO = ("bits", "bytes")  # a figure of their sums
 
 
@@ -95,7 +95,7 @@ class Tally:
         self.prompts.update(str(meta.get("prompt", "")).encode())
         self.truncated += bool(meta.get("truncated"))
         self.fewer += "asked_shots" in meta
-        for name in ("bos", "seed", "samples", "temperature", "cut", "tier"):
+        for name in ("bos", "seed", "samples", "temperature", "cut", "examples", "tier"):
             if name in meta:
                 self.facts.setdefault(name, set()).add(meta[name])
         shots = meta.get("asked_shots", meta.get("shots", self.task.shots))

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llama_cli.errors import NotReadyError
+from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.evaluation.request import Request, Response
 from llama_cli.evaluation.rows import Files, Row
 
 if TYPE_CHECKING:
     from llama_cli.evaluation.sandbox.result import Result
 
-__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools"]
+__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools", "each"]
 
 Figures = Mapping[str, float]  # by model size: "7B", "13B", "33B", "65B"
 Scorer = Callable[[Sequence[str]], Sequence[float]]  # a number from 0 to 1 for each text
@@ -54,6 +54,22 @@ class Tools:
                 f"no scorer of {name} to grade with", hint="llama eval grade --help"
             )
         return self.scorers[name]
+
+
+def each(mark: Callable[[Response], Mark], responses: Iterable[Response]) -> Iterator[Mark]:
+    """Mark responses one by one.
+
+    Raises:
+        LlamaError: one does not hold what its task asks.
+    """
+    for response in responses:
+        try:
+            marked = mark(response)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            request = response.request
+            what = f"{type(error).__name__}: {error}"
+            raise LlamaError(f"{request.task} {request.id}: not to be graded ({what})") from None
+        yield marked
 
 
 class Kind(Protocol):
@@ -115,7 +131,6 @@ class Task:
     id: Callable[[Row], Any] = lambda row: row.get("id")  # None is the row's number from 0
     groups: Callable[[Row], Sequence[str]] = lambda row: ()  # what it is counted under as well
     scale: float = 100.0  # a right row adds so much to the mean; 1 for fractions
-    samples: int = 1
     reported: Figures = field(default_factory=dict)  # the paper's, in the unit of the result
     by_shots: Mapping[int, Figures] = field(default_factory=dict)  # where `reported` depends on it
     by_group: Mapping[str, Figures] = field(default_factory=dict)

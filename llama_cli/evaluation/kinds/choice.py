@@ -16,7 +16,7 @@ from typing import Literal
 
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 Normalize = Literal["none", "characters", "tokens", "prior"]
 Continuation = str | tuple[str, str]  # with what stands before it and is not scored
@@ -52,7 +52,7 @@ class Choice:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Mark each response."""
-        return map(self.mark, responses)
+        return each(self.mark, responses)
 
     def mark(self, response: Response) -> Mark:
         """Pick, and tell by how much the gold answer leads and in how many bits a byte it is said.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Documents:
 
     def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
         """Measure each."""
-        return map(_measured, responses)
+        return each(_measured, responses)
 
 
 def _measured(response: Response) -> Mark:
@@ -33,6 +33,4 @@ def _measured(response: Response) -> Mark:
         "bits": -response.logprobs[0] / math.log(2),
         "bytes": float(len(text.encode("utf-8", "surrogatepass"))),
     }
-    if response.tokens:
-        values["tokens"] = float(response.tokens[0])
-    return Mark(values)
+    return Mark(values, meta={"tokens": response.tokens[0]} if response.tokens else {})

@@ -1,0 +1,66 @@
+"""Complete a text, and let scorers judge it: toxicity, truth, information."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from llama_cli.errors import LlamaError
+from llama_cli.evaluation.request import Request, Response
+from llama_cli.evaluation.task import Mark, Row, Scorer, Tools
+
+TOGETHER = 64  # texts that are scored at a time; ours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Give each scorer of `texts` what it reads of a request and its completion.
+
+    `values` makes metrics of their numbers.
+    """
+
+    texts: Mapping[str, Callable[[Request, str], str]]  # by scorer
+    values: Callable[[Mapping[str, float]], Mapping[str, float]]
+    max_tokens: int
+    gold: Callable[[Row], object] = lambda row: None
+    stop: Sequence[str] = ()
+    normalize: str = "scorer"
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Name the scorers."""
+        return tuple(self.texts)
+
+    def ask(self, row: Row, prompt: str) -> Request:
+        """Ask for a greedy completion."""
+        return Request(
+            "",
+            "",
+            "complete",
+            self.gold(row),
+            prompt=prompt,
+            stop=self.stop,
+            max_tokens=self.max_tokens,
+        )
+
+    def grade(self, responses: Iterable[Response], tools: Tools) -> Iterator[Mark]:
+        """Judge responses, some at a time.
+
+        Raises:
+            NotReadyError: a scorer is missing.
+        """
+        scorers = {name: tools.scorer(name) for name in self.texts}
+        responses = iter(responses)
+        while part := list(islice(responses, TOGETHER)):
+            judged = [self._numbers(name, scorer, part) for name, scorer in scorers.items()]
+            for response, numbers in zip(part, zip(*judged, strict=True), strict=True):
+                found = dict(zip(scorers, numbers, strict=True))
+                yield Mark(self.values(found), response.completions[0])
+
+    def _numbers(self, name: str, scorer: Scorer, part: list[Response]) -> Sequence[float]:
+        write = self.texts[name]
+        numbers = scorer([write(each.request, each.completions[0]) for each in part])
+        if len(numbers) != len(part):
+            raise LlamaError(f"the scorer of {name} gave {len(numbers)} numbers for {len(part)}")
+        return numbers
