@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from llama_cli.evaluation.models.identity import weights_digest
 from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.models.store import Store, digest
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.inference.engine import Engine
+from llama_cli.inference.engine import Engine, Settings
+from llama_cli.inference.likelihood import Likelihood
 from llama_cli.model.formats import open_source
 from llama_cli.model.manifest import MANIFEST, Entry, write_manifest
+from llama_cli.records import Prompt
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 NOUNS = ("cat", "table", "garden", "river", "question", "answer", "bottle", "window")
@@ -96,35 +97,39 @@ def test_a_pair_that_many_rows_ask_for_is_scored_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    whole = engine.loglikelihood
+    whole = engine.score
 
-    def counted(pairs: Any, *, batch: int) -> list[float]:
+    def counted(pairs: Any) -> list[Likelihood]:
         seen.append(len(pairs))
-        return whole(pairs, batch=batch)
+        return whole(pairs)
 
-    monkeypatch.setattr(engine, "loglikelihood", counted)
-    list(
-        Answering(Local(engine))(score(n, (f"The {NOUNS[n]}", " a"), ("A:", " b")) for n in (0, 1))
-    )
+    monkeypatch.setattr(engine, "score", counted)
+    asked = [score(n, (f"The {NOUNS[n]}", " a"), ("A:", " b")) for n in (0, 1)]
+    list(Answering(Local(engine))(asked))
     assert seen == [3]
 
 
-def test_pairs_that_begin_alike_are_given_side_by_side(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[list[int]] = []
-    whole = engine.loglikelihood
+def test_what_begins_alike_counts_once_in_a_group(engine: Engine) -> None:
+    model = Local(engine)
+    context = "The cat opens the table. The river"
+    one, other = (
+        model.prepare(score(n, (context, f" {each}"))) for n, each in ((0, "a"), (1, "b"))
+    )
+    own = len(engine.tokenizer.encode(f"{context} b"))
+    assert model.cost(other, None) == own
+    assert model.cost(other, one) == own - len(engine.tokenizer.encode(context))
+    drawn = model.prepare(complete(2, context, temperature=1, samples=3, max_tokens=5))
+    assert model.cost(drawn, one) == 15
 
-    def noted(pairs: Any, *, batch: int) -> list[float]:
-        given.extend([*context, *rest] for context, rest in pairs)
-        return whole(pairs, batch=batch)
 
-    monkeypatch.setattr(engine, "loglikelihood", noted)
-    texts = ["The cat opens", "A river", "The cat holds", "A river"]
-    list(Answering(Local(engine))(score(n, (t, f" {NOUNS[n]}")) for n, t in enumerate(texts)))
-    beginnings = [tuple(ids[:4]) for ids in given]
-    changes = sum(a != b for a, b in pairwise(beginnings))
-    assert changes == len(set(beginnings)) - 1
+def test_a_continuation_that_is_the_likeliest_is_said_to_be(engine: Engine) -> None:
+    prompts = [Prompt(noun, f"The {noun} opens") for noun in NOUNS]
+    encode = engine.tokenizer.encode
+    made = engine.generate(prompts, Settings(max_tokens=2, temperature=0))
+    texts = [(each.prompt, each.completion, each.tokens) for each in made]
+    pairs = [(a, b) for a, b, ids in texts if encode(a + b) == [*encode(a), *ids]]
+    (told,) = Answering(Local(engine))([score(0, *pairs, (pairs[0][0], " zzz"))])
+    assert list(told.greedy) == [*[True] * len(pairs), False]
 
 
 def test_a_context_that_is_too_long_loses_its_beginning_and_says_so(engine: Engine) -> None:

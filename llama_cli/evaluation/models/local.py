@@ -1,9 +1,9 @@
 """A model on this machine, through `inference.engine`.
 
-Pairs of one group are scored in one call, ordered by their token ids, so that what begins alike
-(the header of few-shot prompts, then the question, then the option) lies together and the engine
-computes it once. A pair that several rows ask for, such as " yes" after "Answer:", is scored once.
-A completion depends on its own prompt, seed and name alone, whatever is completed beside it.
+Pairs of one group are scored in one call, in which the engine computes once what several begin
+with: the header of few-shot prompts, then the question. A pair that several rows ask for, such as
+" yes" after "Answer:", is scored once. What a pair or a prompt gets depends on itself alone, and a
+draw on the row's seed and name, whatever is answered beside it.
 """
 
 from __future__ import annotations
@@ -121,15 +121,13 @@ class Local:
 
     def _score(self, group: Sequence[Asked[Ids]]) -> Iterator[Answer]:
         every = (pair for each in group for own in each.form.pairs for pair in own)
-        pairs = {_bytes(pair): pair for pair in every}
-        order = sorted(pairs)
-        scores = self.engine.loglikelihood([pairs[key] for key in order], batch=max(1, len(pairs)))
-        found = dict(zip(order, scores, strict=True))
+        pairs = {_key(pair): pair for pair in every}
+        found = dict(zip(pairs, self.engine.score(list(pairs.values())), strict=True))
         for each in group:
+            told = [[found[_key(pair)] for pair in own] for own in each.form.pairs]
             yield Answer(
-                logprobs=[
-                    math.fsum(found[_bytes(pair)] for pair in own) for own in each.form.pairs
-                ],
+                logprobs=[math.fsum(each.logprob for each in own) for own in told],
+                greedy=[all(each.greedy for each in own) for own in told],
                 tokens=[sum(len(scored) for _, scored in own) for own in each.form.pairs],
             )
 
@@ -205,5 +203,5 @@ def _packed(ids: Sequence[int]) -> bytes:
     return array("I", ids).tobytes()
 
 
-def _bytes(pair: Pair) -> tuple[bytes, int]:
-    return _packed([*pair[0], *pair[1]]), len(pair[0])
+def _key(pair: Pair) -> tuple[bytes, bytes]:
+    return _packed(pair[0]), _packed(pair[1])
