@@ -16,28 +16,34 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.models.answering import Answering
 from llama_cli.evaluation.models.local import Local
+from llama_cli.evaluation.render import Setting, render
 from llama_cli.evaluation.request import Request, Response
+from llama_cli.evaluation.tasks import TASKS
 from llama_cli.inference.engine import Engine
 from llama_cli.model.formats import open_source
 from llama_cli.model.formats.source import load
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.exported import exported
 from tests.bench.bench_generate import stories
-from tests.bench.eval_rows import DATA, RANKED, mmlu, natural_questions, ranking
 from tests.bench.run import Row
-from tests.shell import ROOT
+from tests.shell import ROOT, SHARED
 
+DATA = SHARED / "data" / "eval"
+RANKED = ("boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
 CONTEXT = 2048
 FEW, MANY = 40, 200  # rows of each of six tasks, and of ARC-easy for its speed
-SUBJECTS, OF_EACH, QUESTIONS = 3, 16, 40
+SUBJECTS, OF_EACH, QUESTIONS = 3, 16, 40  # of MMLU, and of NaturalQuestions
 SCORED, COMPLETED = 4, 1  # rows the peer takes at once: of 1, 4, 8, 16 and 32 the quickest here
 CLOSE, ALONE = 1e-3, 1e-4  # nats: to the peer, and to the same row alone
 Found = dict[str, Any]
@@ -51,14 +57,32 @@ def rows() -> Iterator[Row]:
         yield Row("evaluation", "not measured", f"no {lacking}", None)
         return
     torch.set_num_threads(1)
-    sets = {name: ranking(name, MANY if name == "arc_easy" else FEW) for name in RANKED}
-    sets |= {"mmlu": mmlu(SUBJECTS, OF_EACH), "nq": natural_questions(QUESTIONS)}
+    sets = {name: asked(name, MANY if name == "arc_easy" else FEW) for name in RANKED}
+    sets |= {"mmlu": mmlu(), "nq_open": asked("nq_open", QUESTIONS, shots=64)}
     with TemporaryDirectory() as directory:
         folder = Path(directory)
         make_model(folder / "model")
         theirs = run_peer(peer, folder, sets)
         engine = open_engine(folder / "model")
         yield from _compared(engine, sets, theirs)
+
+
+def asked(name: str, count: int | None, *, shots: int | None = None) -> list[Request]:
+    """Give the first rows of a benchmark as they are asked, without what is asked beside them."""
+    data = Data([DATA, *DATA.iterdir()])
+    rows = render(TASKS[name], data, Setting(limit=count, shots=shots))
+    return [
+        replace(each, pairs=[p for p in each.pairs if p[0] == each.pairs[0][0]]) for each in rows
+    ]
+
+
+def mmlu() -> list[Request]:
+    """Give some rows of some subjects, each with its five shots."""
+    by_subject: dict[str, list[Request]] = {}
+    for each in asked("mmlu", None):
+        by_subject.setdefault(each.meta["groups"][-1], []).append(each)
+    some = islice(by_subject.values(), SUBJECTS)
+    return [each for requests in some for each in requests[:OF_EACH]]
 
 
 def _compared(
@@ -84,7 +108,7 @@ SPEED = (
     ("arc_easy", "arc_easy", "ARC-easy, 0-shot", 3),
     ("arc_easy", "task arc_easy", "ARC-easy, 0-shot, the peer's whole task", 3),
     ("mmlu", "mmlu", "MMLU, 5-shot", 10),
-    ("nq", "complete", "NaturalQuestions, 64-shot, fixed shots", 20),
+    ("nq_open", "complete", "NaturalQuestions, 64-shot, fixed shots", 20),
 )
 
 
@@ -114,7 +138,7 @@ def _figures(
         assert [round(v, 6) for v in ours] == [round(v, 6) for v in others], (name, ours, others)
         shown = [" / ".join(f"{value:.1f}" for value in each) for each in (ours, others)]
         yield Row(f"{name}, accuracy / by characters", *shown, None)
-    same = [each.completions[0] for each in answered["nq"]] == theirs["complete"]
+    same = [each.completions[0] for each in answered["nq_open"]] == theirs["complete"]
     assert same, "other texts than the peer's"
     yield Row("NaturalQuestions, greedy texts", "the same", f"{len(answered['nq'])}", None)
 
@@ -175,9 +199,9 @@ def run_peer(python: str, folder: Path, sets: Mapping[str, Sequence[Request]]) -
         "batch_completed": COMPLETED,
         "score": {name: [p for r in each for p in r.pairs] for name, each in scored.items()},
         "bos_only": ["mmlu"],
-        "complete": [each.prompt for each in sets["nq"]],
-        "until": list(sets["nq"][0].stop),
-        "max_tokens": sets["nq"][0].max_tokens,
+        "complete": [each.prompt for each in sets["nq_open"]],
+        "until": list(sets["nq_open"][0].stop),
+        "max_tokens": sets["nq_open"][0].max_tokens,
         "tasks": {name: [_document(each) for each in sets[name]] for name in RANKED},
     }
     (folder / "job.json").write_text(json.dumps(job))

@@ -62,6 +62,8 @@ class Command:
             except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it started
+                with suppress(BrokenPipeError):  # what it has not read
+                    process.stdin.close()
                 raise
 
     def _talk(
@@ -143,9 +145,9 @@ def _fed(stdin: IO[bytes], groups: Iterator[list[Asked[bytes]]]) -> Iterator[lis
         except BaseException as error:
             passed.put(error)
         finally:
-            passed.put(None)
-            with suppress(OSError):
+            with suppress(BrokenPipeError):
                 stdin.close()
+            passed.put(None)
 
     threading.Thread(target=feed, daemon=True).start()
     while (group := passed.get()) is not None:
