@@ -94,12 +94,14 @@ def asked(
         UsageError: a task, a file or a pair of options is not as it should be.
         NotReadyError: a benchmark's files are in no --data.
     """
-    from llama_cli.evaluation.render import Setting
+    from llama_cli.evaluation.render import Setting, check
     from llama_cli.evaluation.tasks import TASKS
 
     wanted = _wanted(tasks, TASKS)
     texts = dict(_example(each, wanted) for each in examples)
     setting = Setting(shots=shots, samples=samples, seed=run.seed, limit=limit, examples=texts)
+    for task in wanted:
+        check(task, setting)
     return Asking(wanted, _data(run, wanted, data), setting)
 
 

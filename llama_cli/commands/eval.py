@@ -74,14 +74,16 @@ def command(
     if dry_run:
         run.write(wanted.requests())
         return
-    from llama_cli.evaluation.grade import grade
-    from llama_cli.evaluation.local import local
-    from llama_cli.evaluation.render import Fit
-    from llama_cli.evaluation.summary import summarise
     from llama_cli.evaluation.tools import need, open_tools
 
     with open_tools(unsafe=unsafe, jobs=run.jobs or os.cpu_count() or 1) as tools:
         need(wanted.tasks, tools)
+
+        from llama_cli.evaluation.grade import grade
+        from llama_cli.evaluation.local import local
+        from llama_cli.evaluation.render import Fit
+        from llama_cli.evaluation.summary import summarise
+
         source = find_source(run, model)
         engine = load_engine(source, pick_device(device, run.settings.command))
         fit = Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)

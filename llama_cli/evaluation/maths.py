@@ -14,6 +14,7 @@ NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
 SAID = re.compile(r"answer is:?\s*", re.IGNORECASE)
 FINAL = re.compile(r"final answer is:?\s*", re.IGNORECASE)
 FRACTION = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}|(-?\d+)/(-?\d+)")
+LONGEST = 100  # digits of a number that is worth reading; ours
 WRITTEN = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
 LOOKS = re.compile(
     r"\\(?:left|right|displaystyle|,|!|;|:|quad|big|Big)(?![a-zA-Z])|\\ |~|\\?\$|\\?%|"
@@ -45,7 +46,7 @@ def number(answer: str) -> str:
     ('2469/2', '18', '18')
     """
     bare = answer.replace(",", "").replace("$", "").strip()
-    return str(Fraction(bare)) if WRITTEN.fullmatch(bare) else bare
+    return str(Fraction(bare)) if len(bare) < LONGEST and WRITTEN.fullmatch(bare) else bare
 
 
 def boxed(text: str) -> str | None:
@@ -100,6 +101,8 @@ def latex(answer: str) -> str:
 
 
 def _valued(text: str) -> str:
+    if len(text) > LONGEST:
+        return text
     if WRITTEN.fullmatch(text):
         return str(Fraction(text))
     if found := FRACTION.fullmatch(text):

@@ -60,15 +60,10 @@ def render(task: Task, data: Data, setting: Setting, fit: Fit | None = None) -> 
         UsageError: the setting is not one of this task.
         DataError: a row is not in the official format.
     """
-    given = setting.examples.get(task.name)
-    count = task.shots if setting.shots is None else setting.shots
-    if given is not None and task.worked is None:
-        raise UsageError(f"{task.name} is asked without worked examples")
-    if given is not None and count == 0:
-        raise UsageError(f"{task.name}: --examples are given, and --shots is 0")
-    shown = choose(
-        task, data, count=count, seed=setting.seed, texts=() if given is None else (given,)
-    )
+    check(task, setting)
+    given, count = setting.examples.get(task.name), shots_of(task, setting)
+    texts = () if given is None else (given,)
+    shown = choose(task, data, count=count, seed=setting.seed, texts=texts)
     rows = islice(without(data.rows(task), shown.cut), setting.limit)
     for number, (where, line, row) in data.watch(rows) if task.files else rows:
         try:
@@ -77,6 +72,27 @@ def render(task: Task, data: Data, setting: Setting, fit: Fit | None = None) -> 
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             what = f"{task.name}: a row that is not in the official format ({kind}{error})"
             raise DataError(where, line, what) from None
+
+
+def shots_of(task: Task, setting: Setting) -> int:
+    """Tell how many worked examples are wanted."""
+    return task.shots if setting.shots is None else setting.shots
+
+
+def check(task: Task, setting: Setting) -> None:
+    """See that what is asked for is something the task has, before any row is read.
+
+    Raises:
+        UsageError: it is not.
+    """
+    count, given = shots_of(task, setting), task.name in setting.examples
+    if task.worked is None and (count or given):
+        raise UsageError(f"{task.name} is asked without worked examples")
+    if given and not count:
+        raise UsageError(f"{task.name}: --examples are given, and --shots is 0")
+    own = task.worked.texts if task.worked else ()
+    if own and not given and count > len(own):
+        raise UsageError(f"{task.name}: {count} shots are wanted, there are {len(own)}")
 
 
 def _request(

@@ -35,19 +35,13 @@ def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, .
     """Choose `count` examples for a task: `texts`, its own, or rows.
 
     Raises:
-        UsageError: it takes none, or there are fewer.
+        UsageError: there are fewer.
     """
     shots = task.worked
-    if count == 0:
+    if count == 0 or shots is None:
         return Shown()
-    if shots is None:
-        raise UsageError(f"{task.name} is asked without worked examples", hint="--shots 0")
-    if texts:
-        return Shown({"": list(texts)})
-    if shots.texts:
-        if count > len(shots.texts):
-            raise UsageError(f"{task.name}: {count} shots are wanted, there are {len(shots.texts)}")
-        return Shown({"": list(shots.texts[:count])})
+    if written := texts or shots.texts[:count]:
+        return Shown({"": list(written)})
     found = shots.files.find(data.directories) if shots.files else None
     rows = shots.files.read(found) if shots.files and found else data.rows(task)
     picked = _picked(rows, shots, count, seed)

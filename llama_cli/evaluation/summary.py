@@ -116,12 +116,15 @@ class Tally:
     def scores(self) -> Iterator[Score]:
         """Give the figure of all rows for each metric, then those of each group.
 
+        Groups for which the paper has figures come first.
+
         Raises:
             LlamaError: the texts have no byte between them.
         """
         whole = [key for key in self.cells if not key[0]]
         parts = [key for key in self.cells if key[0] and key[1] not in PLAIN]
-        for group, metric in [*whole, *sorted(parts)]:
+        parts.sort(key=lambda key: (key[0] not in self.task.by_group, key))
+        for group, metric in [*whole, *parts]:
             yield self._score(group, metric, self.cells[group, metric])
 
     def _score(self, group: str, metric: str, cell: Mean | Ratio) -> Score:

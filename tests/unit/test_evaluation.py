@@ -26,6 +26,7 @@ from llama_cli.evaluation.tools import need, open_tools
 from llama_cli.inference.engine import Engine
 from llama_cli.records import Document
 from tests.benchmarks import FILES, completed, exam, knows, requests, write_benchmarks
+from tests.shell import ROOT
 from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
 
 PIQA, BITS = TASKS["piqa"], TASKS["bits_per_byte"]
@@ -318,6 +319,10 @@ def test_answers_that_differ_in_more_are_not(left, right):
     assert latex(left) != latex(right)
 
 
+def test_a_number_without_end_is_text():
+    assert number("9" * 5000) == latex("9" * 5000) == "9" * 5000
+
+
 def test_a_final_answer_is_the_last_said_or_boxed():
     assert final_answer("The final answer is $3$. I hope it is correct.") == "$3$"
     assert final_answer("Final answer is 1\nThe final answer is $x=2.5$.") == "$x=2.5$"
@@ -544,6 +549,15 @@ def test_the_catalogue_names_every_task_with_its_files_shots_and_rule():
     rows = [line.split() for line in listed.splitlines()]
     assert ["mmlu", "test", "5", "none", "accuracy", "35.1", "46.9", "57.8", "63.4"] in rows
     assert [row[2] for row in rows if row[:1] == ["nq_open"]][:4] == ["0", "1", "5", "64"]
+
+
+def test_the_page_has_the_rule_and_the_shots_of_every_task():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    rows = [[c.strip() for c in line.split("|")] for line in page.splitlines() if "| `" in line]
+    told = {row[1].strip("`"): row[2:5] for row in rows}
+    for name, task in TASKS.items():
+        shots = ", ".join(map(str, task.by_shots or [task.shots]))
+        assert told[name] == [task.split or "documents", shots, task.kind.normalize]
 
 
 # -- tokens --

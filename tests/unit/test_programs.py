@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_cli.evaluation.grade import grade
 from llama_cli.evaluation.programs import (
     HUMANEVAL_STOPS,
     cut,
@@ -18,6 +20,9 @@ from llama_cli.evaluation.programs import (
     mean_pass_at_k,
     pass_at_k,
 )
+from llama_cli.evaluation.request import Response
+from llama_cli.evaluation.task import Tools
+from llama_cli.evaluation.tasks import TASKS
 from tests.shell import SHARED
 
 Row = Mapping[str, Any]
@@ -71,23 +76,25 @@ def test_a_program_ends_with_a_line_end_so_that_a_comment_hides_no_test():
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "program", "solution", "count"),
+    ("name", "task", "solution", "count"),
     [
-        ("humaneval/HumanEval.jsonl", humaneval, "canonical_solution", 82),
-        ("mbpp/mbpp.jsonl", mbpp, "code", 260),
+        ("humaneval/HumanEval.jsonl", "humaneval", "canonical_solution", 82),
+        ("mbpp/mbpp.jsonl", "mbpp", "code", 260),
     ],
 )
 def test_every_reference_solution_passes(
-    sandboxed, name: str, program: Callable[[Row, str], str], solution: str, count: int
+    sandboxed, name: str, task: str, solution: str, count: int
 ):
-    given = rows(name)
-    results = list(sandboxed.run(program(row, row[solution]) for row in given))
-    failed = {
-        row["task_id"]: result
-        for row, result in zip(given, results, strict=True)
-        if not result.passed
-    }
-    assert (failed, len(given)) == ({}, count)
+    """Through the stage that grades, for every row of the file, worked examples too."""
+    responses = []
+    for row in rows(name):
+        request = replace(TASKS[task].kind.ask(row, ""), task=task, id=str(row["task_id"]))
+        request = replace(request, samples=1)
+        responses.append(Response(request, completions=[row[solution]]))
+    graded = list(grade(responses, Tools(run=sandboxed.run)))
+    failed = {each.id: each.answer for each in graded if each.values != {"pass@1": 1.0}}
+    assert (failed, len(graded)) == ({}, count)
+    assert {each.meta["tier"] for each in graded} == {sandboxed.tier}
 
 
 @pytest.mark.data

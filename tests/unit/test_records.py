@@ -80,10 +80,19 @@ def test_completions_and_scores_are_written_whole() -> None:
     assert Completion("1", "a", "b", "eos", [2], [-0.5]).to_json() == (
         b'{"id":"1","prompt":"a","completion":"b","finish":"eos","tokens":[2],"logprobs":[-0.5],"seed":0}'
     )
-    assert Score("piqa", "accuracy", 79.8, None, 0, "characters", {"7B": 79.8}).to_json() == (
+    score = Score("piqa", "accuracy", 79.8, None, 0, "characters", {"7B": 79.8}, rows=5)
+    assert score.to_json() == (
         b'{"task":"piqa","metric":"accuracy","value":79.8,"stderr":null,"shots":0,'
-        b'"normalization":"characters","reported":{"7B":79.8}}'
+        b'"normalization":"characters","reported":{"7B":79.8},"group":"","rows":5,"protocol":{},'
+        b'"model":""}'
     )
+    assert Score.from_json(score.to_json()) == score
+
+
+@pytest.mark.parametrize("line", [b"[]", b'{"task": "piqa"}', b'{"tusk": "piqa"}'])
+def test_a_line_without_what_a_score_has_is_none(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"score|object"):
+        Score.from_json(line)
 
 
 def test_a_sequence_with_sources_that_are_no_names_is_no_sequence() -> None:

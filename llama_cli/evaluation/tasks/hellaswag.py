@@ -31,7 +31,6 @@ TASK = Task(
     files=Files("hellaswag", ("hellaswag_val.jsonl or hellaswag_800.jsonl",)),
     split="validation",
     prompt=_prompt,
-    id=lambda row: row.get("ind", row.get("id")),
     kind=Choice(
         choices=lambda row: [
             f" {_plain(end)}" for end in row["endings" if "endings" in row else "choices"]

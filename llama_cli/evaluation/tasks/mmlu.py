@@ -20,8 +20,9 @@ LETTERS = "ABCD"
 def _read(found: Found) -> Iterator[Placed]:
     for path in found[0]:
         subject = path.stem.rpartition("_")[0]
-        for where, line, row in read_table(path, ("question", *LETTERS, "answer")):
-            yield where, line, {**row, "subject": subject}
+        rows = read_table(path, ("question", *LETTERS, "answer"))
+        for number, (where, line, row) in enumerate(rows):
+            yield where, line, {**row, "subject": subject, "id": f"{subject}.{number}"}
 
 
 def _prompt(row: Row) -> str:

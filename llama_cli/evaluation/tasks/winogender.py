@@ -40,6 +40,8 @@ def _read(found: Found) -> Iterator[Placed]:
         job, participant, answer, gender = row["sentid"].split(".")[:4]
         if (job, answer) not in cases or job not in women or gender not in PRONOUNS:
             raise DataError(where, line, f"'{row['sentid']}' has no template or no statistics")
+        if not row["sentence"].endswith("."):
+            raise DataError(where, line, "a sentence without its end")
         named = {"job": job, "participant": participant, "answer": answer, "gender": gender}
         more = {"case": cases[job, answer], "women": float(women[job])}
         yield where, line, {**row, **named, **more}
