@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from llama_cli.errors import NotReadyError, UsageError
 if TYPE_CHECKING:
     from llama_cli.evaluation.models.answering import Answering, Backend
     from llama_cli.evaluation.models.store import Store
+    from llama_cli.evaluation.render import Fit
     from llama_cli.parallel.mesh import Mesh
     from llama_cli.stream.run import Run
 
@@ -108,6 +109,9 @@ class Asked:
     bos: bool
 
 
+MODEL = tuple(each.name for each in fields(Asked))
+
+
 def answering_options(function: F) -> F:
     """Add --model and what goes with it: the fields of `Asked`."""
     for option in reversed(OPTIONS):
@@ -144,6 +148,16 @@ def _joined() -> Iterator[Mesh]:
 
     with joined("cpu") as mesh:  # what they tell each other are words, whatever computes
         yield mesh
+
+
+def fit_of(model: Answering[Any]) -> Fit | None:
+    """Tell what the context of a model has room for; nobody says of an endpoint or a program."""
+    from llama_cli.evaluation.render import Fit
+
+    engine = getattr(model.backend, "engine", None)
+    if engine is None:
+        return None
+    return Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)
 
 
 def refuse_shared_stdin(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,5 +45,4 @@ def command(run: Run, **options: Any) -> None:
         if model.first:
             run.write(responses)
         else:
-            for _ in responses:
-                pass
+            deque(responses, maxlen=0)

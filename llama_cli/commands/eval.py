@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._answering import (
+    MODEL,
+    Asked,
+    answering_options,
+    fit_of,
+    open_model,
+    refuse_shared_stdin,
+)
 from llama_cli.commands._eval_options import asked, asking_options
 from llama_cli.commands._eval_summarise import tell
-from llama_cli.commands._model import find_source, load_engine, model_options, pick_device
 from llama_cli.commands._options import Worded, stream_options
 
 if TYPE_CHECKING:
+    from llama_cli.commands._eval_options import Asking
+    from llama_cli.evaluation.models.answering import Answering
     from llama_cli.evaluation.request import Graded
+    from llama_cli.evaluation.task import Tools
     from llama_cli.stream.run import Run
 
 WORDS = {
@@ -30,7 +41,7 @@ WORDS = {
 
 @click.command("eval", cls=Worded, words=WORDS)
 @asking_options
-@model_options
+@answering_options
 @click.option(
     "--rows", type=click.Path(path_type=Path), metavar="FILE", help="Write each row's mark here."
 )
@@ -44,16 +55,13 @@ WORDS = {
     help="List the tasks, and end.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
-@stream_options(files=False, drops=False, seed=True)
+@stream_options(files=False, drops=False, seed=True, ranks=True)
 def command(
     run: Run,
-    model: Path | None,
-    device: str,
-    batch: int,
     rows: Path | None,
     unsafe: bool,
     dry_run: bool,
-    **asking: Any,
+    **options: Any,
 ) -> None:
     """Score a model beside the paper's figures.
 
@@ -66,30 +74,38 @@ def command(
     \b
       llama eval bits_per_byte --model runs/first --data held-out.jsonl.zst
       llama eval piqa arc_easy --data benchmarks/ --rows rows.jsonl -o scores.jsonl
+      llama eval mmlu --data benchmarks/ --model http://localhost:8000/v1 --model-name 7B --cache c/
       llama eval render piqa --data benchmarks/ | ./any-model | llama eval grade
       llama eval --list
       llama eval sandbox-check
     """
-    wanted = asked(run, **asking)
+    model_options = Asked(**{name: options.pop(name) for name in MODEL})
+    wanted = asked(run, **options)
     if dry_run:
         run.write(wanted.requests())
         return
+    if not all(task.files for task in wanted.tasks):
+        refuse_shared_stdin(run)
     from llama_cli.evaluation.tools import need, open_tools
 
     with open_tools(unsafe=unsafe, jobs=run.jobs or os.cpu_count() or 1) as tools:
         need(wanted.tasks, tools)
+        with open_model(run, model_options) as model:
+            _score(run, model, wanted, tools, rows)
 
-        from llama_cli.evaluation.grade import grade
-        from llama_cli.evaluation.local import local
-        from llama_cli.evaluation.render import Fit
-        from llama_cli.evaluation.summary import summarise
 
-        source = find_source(run, model)
-        engine = load_engine(source, pick_device(device, run.settings.command))
-        fit = Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)
-        answer = local(engine, name=str(source.directory), batch=batch)
-        graded = grade(answer(wanted.requests(fit)), tools)
-        tell(run, summarise(_kept(graded, rows)))
+def _score(
+    run: Run, model: Answering[Any], wanted: Asking, tools: Tools, rows: Path | None
+) -> None:
+    """Ask, grade and tell; a process that is not the first of several only answers its part."""
+    from llama_cli.evaluation.grade import grade
+    from llama_cli.evaluation.summary import summarise
+
+    responses = model(wanted.requests(fit_of(model)))
+    if model.first:
+        tell(run, summarise(_kept(grade(responses, tools), rows)))
+    else:
+        deque(responses, maxlen=0)
 
 
 def _kept(graded: Iterable[Graded], rows: Path | None) -> Iterator[Graded]:

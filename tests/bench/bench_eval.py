@@ -140,7 +140,7 @@ def _figures(
         yield Row(f"{name}, accuracy / by characters", *shown, None)
     same = [each.completions[0] for each in answered["nq_open"]] == theirs["complete"]
     assert same, "other texts than the peer's"
-    yield Row("NaturalQuestions, greedy texts", "the same", f"{len(answered['nq'])}", None)
+    yield Row("NaturalQuestions, greedy texts", "the same", f"{len(answered['nq_open'])}", None)
 
 
 def _alone(

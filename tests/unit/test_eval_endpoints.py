@@ -260,6 +260,10 @@ def test_a_program_may_answer_each_line_or_read_all_first(
             ECHO.format(lines="sys.stdin", flush=True).replace("[-1.0 *", "[1][:0] and [-1.0 *"),
             r"line 1: 0 logprobs where 3 are wanted",
         ),
+        (
+            ECHO.format(lines="sys.stdin", flush=True).replace("-1.0 * len(b)", "None"),
+            r"line 1: a logprob that is no number",
+        ),
         (ECHO.format(lines="sys.stdin", flush=True) + "print('x')", "more than the 4 responses"),
         (ECHO.format(lines="sys.stdin", flush=True) + "sys.exit(5)", "ended with 5"),
     ],

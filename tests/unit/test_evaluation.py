@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from llama_cli.evaluation.encode import encode_pair, fit_pair, windows
 from llama_cli.evaluation.grade import grade
 from llama_cli.evaluation.kinds.choice import Choice
 from llama_cli.evaluation.kinds.words import extract, plain
-from llama_cli.evaluation.local import local
 from llama_cli.evaluation.maths import boxed, final_answer, last_number, latex, number
+from llama_cli.evaluation.models.answering import Answering
+from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.render import Fit, Setting, render
 from llama_cli.evaluation.request import Graded, Request, Response
 from llama_cli.evaluation.rows import Files, read_table
@@ -40,6 +42,10 @@ def engine() -> Engine:
 @pytest.fixture
 def own(tmp_path) -> Path:
     return write_benchmarks(tmp_path)
+
+
+def local(engine: Engine, **options: Any) -> Answering[Any]:
+    return Answering(Local(engine, **options))
 
 
 def mark(response: Response) -> Graded:

@@ -8,9 +8,6 @@ are written while responses are read. What it says on stderr is the user's to se
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +20,7 @@ from llama_cli.errors import LlamaError
 from llama_cli.evaluation.models.answering import Answer, Asked
 from llama_cli.evaluation.models.store import digest
 from llama_cli.evaluation.request import Request, Response
+from llama_cli.stream.program import Program, started
 
 SHOWN = 60  # characters of a line that is no response; ours
 
@@ -51,46 +49,23 @@ class Command:
         Raises:
             LlamaError: it ended early or badly, or wrote something else.
         """
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            self.line, shell=True, stdin=pipe, stdout=pipe, start_new_session=True
-        ) as process:
-            assert process.stdin
-            assert process.stdout
-            try:
-                yield from self._talk(process, _fed(process.stdin, groups), process.stdout)
-            except BaseException:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it started
-                with suppress(BrokenPipeError):  # what it has not read
-                    process.stdin.close()
-                raise
+        with started(self.line) as program:
+            number = 0
+            for group in _fed(program.given, groups):
+                yield [
+                    self._read(program, each.request, number + i) for i, each in enumerate(group, 1)
+                ]
+                number += len(group)
+            if program.told.readline():
+                raise LlamaError(f"{self.name}: more than the {number} responses asked for")
+            if code := program.wait():
+                raise LlamaError(f"{self.name} ended with {code}")
 
-    def _talk(
-        self,
-        process: subprocess.Popen[bytes],
-        fed: Iterator[list[Asked[bytes]]],
-        stdout: IO[bytes],
-    ) -> Iterator[list[Answer]]:
-        number = 0
-        for group in fed:
-            answers = []
-            for asked in group:
-                number += 1
-                answers.append(self._read(process, stdout, asked.request, number))
-            yield answers
-        if stdout.readline():
-            raise LlamaError(f"{self.name}: more than the {number} responses asked for")
-        if process.wait():
-            raise LlamaError(f"{self.name} ended with {process.returncode}")
-
-    def _read(
-        self, process: subprocess.Popen[bytes], stdout: IO[bytes], request: Request, number: int
-    ) -> Answer:
-        line = stdout.readline()
+    def _read(self, program: Program, request: Request, number: int) -> Answer:
+        line = program.told.readline()
         where = f"{self.name}, line {number}"
         if not line.endswith(b"\n"):
-            code = process.wait()
+            code = program.wait()
             raise LlamaError(f"{self.name} ended with {code}, and row {request.id} is not answered")
         try:
             response = Response.from_json(line)
@@ -114,6 +89,8 @@ def checked(response: Response, request: Request, where: str) -> Answer:
         found = len(getattr(response, name))
         if found != count:
             raise LlamaError(f"{where}: {found} {name} where {count} are wanted")
+    if not all(isinstance(value, int | float) for value in response.logprobs):
+        raise LlamaError(f"{where}: a logprob that is no number")
     return Answer(response.logprobs, response.greedy, response.tokens, response.completions)
 
 
@@ -129,7 +106,7 @@ def files_of(line: str) -> list[Path]:
     return [path for path in words if path.is_file()]
 
 
-def _fed(stdin: IO[bytes], groups: Iterator[list[Asked[bytes]]]) -> Iterator[list[Asked[bytes]]]:
+def _fed(given: IO[bytes], groups: Iterator[list[Asked[bytes]]]) -> Iterator[list[Asked[bytes]]]:
     """Write requests from a thread, and pass on what has been written."""
     passed: SimpleQueue[list[Asked[bytes]] | BaseException | None] = SimpleQueue()
 
@@ -138,15 +115,15 @@ def _fed(stdin: IO[bytes], groups: Iterator[list[Asked[bytes]]]) -> Iterator[lis
             for group in groups:
                 passed.put(group)
                 for asked in group:
-                    stdin.write(asked.form)
-                stdin.flush()
+                    given.write(asked.form)
+                given.flush()
         except BrokenPipeError:
             pass  # that the program has ended is told where it is read
         except BaseException as error:
             passed.put(error)
         finally:
             with suppress(BrokenPipeError):
-                stdin.close()
+                given.close()
             passed.put(None)
 
     threading.Thread(target=feed, daemon=True).start()
