@@ -37,11 +37,11 @@ def command(run: Run, **options: Any) -> None:
       llama eval answer --model http://localhost:8000/v1 --model-name llama-7b requests.jsonl
       llama eval answer --model '!python mymodel.py' < requests.jsonl
     """
-    from llama_cli.evaluation.request import Request
+    from llama_cli.evaluation.models import read_request
 
     refuse_shared_stdin(run)
     with open_model(run, Asked(**options)) as model:
-        responses = model(run.read(Request.from_json))
+        responses = model(run.read(read_request))
         if model.first:
             run.write(responses)
         else:

@@ -13,6 +13,7 @@ import pytest
 
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.encode import encode_pairs
+from llama_cli.evaluation.models import read_request
 from llama_cli.evaluation.models.answering import Answer, Answering, Asked
 from llama_cli.evaluation.models.identity import weights_digest
 from llama_cli.evaluation.models.local import Local
@@ -55,6 +56,29 @@ def requests() -> list[Request]:
 
 def answers(model: Answering[Any], asked: list[Request]) -> list[bytes]:
     return [each.to_json() for each in model(asked)]
+
+
+# -- what can be asked --
+
+
+@pytest.mark.parametrize("asked", [score(0, ("a", "b")), score(0), complete(0, "a", stop=["."])])
+def test_a_request_is_read_as_it_was_written(asked: Request) -> None:
+    assert read_request(asked.to_json()).to_json() == asked.to_json()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (complete(0, "a", max_tokens=0), "max_tokens and samples from 1 on"),
+        (complete(0, "a", samples=0), "max_tokens and samples from 1 on"),
+        (complete(0, "a", top_p=2), "top_p from 0 to 1"),
+        (complete(0, "a", temperature=-1), "temperature from 0 on"),
+        (complete(0, "a", stop=[""]), "stops that are not empty"),
+    ],
+)
+def test_what_no_model_can_answer_is_refused_where_it_is_read(asked: Request, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_request(asked.to_json())
 
 
 # -- scoring --
