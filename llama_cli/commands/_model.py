@@ -82,11 +82,19 @@ def load_engine(
     import torch
 
     from llama_cli.inference.engine import Engine
+    from llama_cli.kernels import host
     from llama_cli.model.formats.source import load
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
     tokenizer = open_tokenizer(source)
-    transformer = load(source, device=device, dtype=dtypes[dtype], columns=device == "cpu")
+    on_cpu, kernel = device == "cpu", host.available()
+    transformer = load(
+        source,
+        device=device,
+        dtype=dtypes[dtype],
+        columns=on_cpu and not kernel,
+        mapped=on_cpu and kernel,
+    )
     try:
         return Engine(
             transformer, tokenizer, quantize=quantize, deterministic=deterministic, clock=clock

@@ -23,7 +23,7 @@ def details() -> Iterator[str]:
 def _attention() -> Iterator[str]:
     import torch  # a second that only these lines need
 
-    from llama_cli.kernels import library
+    from llama_cli.kernels import host, library
     from llama_cli.kernels.attention import choose
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,3 +32,4 @@ def _attention() -> Iterator[str]:
     except LlamaError as error:  # LLAMA_TRAIN_ATTENTION names what cannot run
         yield f"attention none on {device}: {error}"
     yield f"attention kernel {library.state()}"
+    yield f"processor kernel {host.state()}"

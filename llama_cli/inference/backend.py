@@ -6,6 +6,7 @@ keys and values in a cache of their own kind, by slots. Legend: N tokens, d widt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llama_cli.kernels import host
+from llama_cli.kernels.attention import VARIABLE
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer
 
@@ -72,11 +74,15 @@ class Backend(Protocol):
 def open_backend(
     model: Transformer, *, quantize: bool = False, deterministic: bool = False
 ) -> Backend:
-    """Take a model over: on a CPU by its kernel, if that is built, else by PyTorch."""
+    """Take a model over: on a CPU by its kernel, if that is built, else by PyTorch.
+
+    PyTorch runs it too where the environment names an attention (`kernels.attention`).
+    """
     from llama_cli.inference.host import HostNetwork
     from llama_cli.inference.network import Network
 
     weight = model.tok_embeddings.weight
-    if weight.device.type == "cpu" and weight.dtype in host.KINDS and host.available():
+    asked = os.environ.get(VARIABLE) or "auto"
+    if weight.device.type == "cpu" and asked == "auto" and host.available():
         return HostNetwork(model, quantize=quantize)
     return Network(model, quantize=quantize, deterministic=deterministic)

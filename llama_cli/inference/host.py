@@ -92,6 +92,7 @@ class HostNetwork:
         made = host.to_int8(weight)
         if not (self.config.tied and len(weight) == self.config.vocab_size):
             del part.weight
+            host.let_go(weight)
         self._kept += [made.at, *(each for each in (made.scale_M, made.zero_M) if each is not None)]
         return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from llama_cli.inference.cache import alike
@@ -122,7 +123,8 @@ class Pages:
         if not self._free:
             count = max(1, CHUNK // (4 * self.floats))
             self._free += range(len(self._at) + count - 1, len(self._at) - 1, -1)
-            self._at += torch.zeros(count, self.floats).unbind()
+            zeros = np.zeros((count, self.floats), np.float32)  # of the system: untouched, none yet
+            self._at += torch.from_numpy(zeros).unbind()
             self._users += [0] * count
         page = self._free.pop()
         self._users[page] = 1

@@ -22,6 +22,7 @@ from llama_cli.kernels import backends, extension, proof
 from llama_cli.kernels.library import BUILD, DTYPES, HEAD_SIZES, INSTEAD, available
 
 BACKENDS = ("auto", "cuda", "sdpa", "xformers", "reference")
+VARIABLE = "LLAMA_TRAIN_ATTENTION"
 IN_BF16 = "llama train --dtype bf16, or LLAMA_TRAIN_ATTENTION=sdpa for a model in fp32"
 
 
@@ -72,7 +73,7 @@ def choose(
     sdpa on cpu: the cuda kernel runs on an NVIDIA GPU, not on a cpu
     """
     device = _whole(device)
-    name = asked or os.environ.get("LLAMA_TRAIN_ATTENTION") or "auto"
+    name = asked or os.environ.get(VARIABLE) or "auto"
     if name not in BACKENDS:
         raise UsageError(f"attention is one of {', '.join(BACKENDS)}, not '{name}'")
     if name == "auto":

@@ -9,6 +9,7 @@ Legend: N tokens, d width, V vocabulary.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cuda_ext.host import LIBRARY
+from cuda_ext.host import LIBRARY, build
 from llama_cli.errors import NotReadyError
 
 VERSION = 1  # of the C interface, cuda_ext/host/problem.h
@@ -122,7 +123,7 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL:
     """Open the library, once.
 
     Raises:
-        NotReadyError: it is not built, cannot be opened, or speaks another version.
+        NotReadyError: it is not built, cannot be opened, or is of another version or other sources.
     """
     if not path.exists():
         raise NotReadyError("not built", hint=BUILD)
@@ -133,6 +134,8 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL:
         raise NotReadyError(f"cannot be opened: {error}", hint=BUILD) from None
     if version != VERSION:
         raise NotReadyError(f"of version {version}, not {VERSION}", hint=BUILD)
+    if not build.fresh(path):
+        raise NotReadyError("built from other sources than are here", hint=BUILD)
     return found
 
 
@@ -219,8 +222,8 @@ def to_int8(weight_MK: Tensor) -> Matrix:
         part = weight_MK[at : at + AT_ONCE].float()
         scale = part.abs().amax(1).clamp_min_(SMALLEST).div_(127)
         rounded = (part / scale[:, None]).round_()
-        scale_M[at : at + AT_ONCE] = scale
-        zero_M[at : at + AT_ONCE] = rounded.sum(1) * 128
+        scale_M[at : at + len(part)] = scale
+        zero_M[at : at + len(part)] = rounded.sum(1) * 128
         short = (0, 4 * fours - width, 0, -len(part) % BESIDE)
         filled = torch.nn.functional.pad(rounded, short).view(-1, BESIDE, fours, 4)
         whole[at // BESIDE :][: len(filled)] = filled.transpose(1, 2)
@@ -230,6 +233,18 @@ def to_int8(weight_MK: Tensor) -> Matrix:
 BESIDE = 16  # rows of an int8 matrix
 AT_ONCE = 1024  # rows that are rounded at a time, to take little memory; ours
 SMALLEST = 1e-30  # instead of nothing, to divide by
+
+
+def let_go(tensor: Tensor) -> None:
+    """Give the memory of a tensor that is not used again back to the system.
+
+    One that is mapped from a file would keep its pages as long as any of that file is mapped.
+    """
+    size = mmap.PAGESIZE
+    start = -(-tensor.data_ptr() // size) * size
+    length = (tensor.data_ptr() + tensor.nbytes - start) // size * size
+    if length > 0:
+        ctypes.CDLL(None).madvise(_pointer(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def _threads() -> int:

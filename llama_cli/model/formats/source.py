@@ -102,6 +102,25 @@ class Source:
     def _at_once(self) -> int:
         return sum(held.bytes for file in self.files for held in file.held.values()) // SHARE
 
+    def mapped(self, name: str) -> Tensor | None:
+        """Give a tensor where it lies in its file, if it lies there whole, row after row.
+
+        It takes no memory but what the system keeps of the file, and is read when it is used.
+
+        Raises:
+            NotReadyError: the file is damaged.
+        """
+        shape = parameter_shapes(self.config)[name]
+        for file in self.files:
+            with self._damage(file.path):
+                held = file.held.get(name)
+                if held is None or held.shape != shape:
+                    continue
+                with file.open() as read:
+                    found = read(name, tuple(slice(0, length) for length in shape))
+                return found if found.is_contiguous() else None
+        return None
+
     def tensors(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Read whole tensors, one after the other; in the model's order, if no other is given."""
         entries, most = self.entries, self._at_once
@@ -146,11 +165,13 @@ def load(
     dtype: torch.dtype | None = None,
     attention: str | None = None,
     columns: bool = False,
+    mapped: bool = False,
 ) -> Transformer:
     """Build the model; dtype None keeps the one on disk.
 
-    With `columns`, the matrices of products are laid out column by column, as a CPU reads them
-    best (`inference.engine`), while they are read.
+    With `columns`, the matrices of products are laid out column by column, as PyTorch reads them
+    best on a CPU, while they are read. With `mapped`, what can stay in its file does (`mapped`
+    above): the model is not to be written to.
 
     Raises:
         NotReadyError: a file is damaged.
@@ -160,12 +181,18 @@ def load(
     dtypes = source.dtypes
     looked_up = None if source.config.tied else EMBEDDING
     found = {}
+    rooms = {}
     for name, weight in model.named_parameters():
+        if mapped and dtype in (None, dtypes[name]):
+            there = source.mapped(name)
+            if there is not None:
+                found[name] = there
+                continue
         turn = columns and weight.dim() == 2 and name != looked_up
         shape = weight.shape[::-1] if turn else weight.shape
         room = torch.empty(shape, dtype=dtype or dtypes[name], device=device)
-        found[name] = room.t() if turn else room
-    source.pour(whole(name, tensor) for name, tensor in found.items())
+        found[name] = rooms[name] = room.t() if turn else room
+    source.pour(whole(name, tensor) for name, tensor in rooms.items())
     for name, tensor in found.items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))

@@ -1,0 +1,209 @@
+"""The processor's kernel computes what the model does, in every variant, each row for itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_ext.host import build
+from llama_cli.errors import NotReadyError
+from llama_cli.inference.backend import Piece, open_backend
+from llama_cli.inference.host import HostNetwork
+from llama_cli.inference.network import Network
+from llama_cli.inference.pages import Pages
+from llama_cli.kernels import host
+from llama_cli.model.config import ModelConfig
+from llama_cli.model.transformer import Transformer, init_weights
+from tests.tiny import CONFIG
+
+ODD = ModelConfig(dim=36, layers=2, heads=6, hidden=52, vocab_size=301, context=128, kv_heads=3)
+IDS = torch.randint(3, 300, (90,), generator=torch.Generator().manual_seed(1)).tolist()
+SHAPES = [CONFIG, ODD, replace(CONFIG, kv_heads=1, tied=True)]
+
+
+@pytest.fixture(params=range(3), ids=host.VARIANTS)
+def variant(request: pytest.FixtureRequest) -> Iterator[str]:
+    best = host.library().llama_host_variant()
+    if not host.library().llama_host_choose(request.param):
+        pytest.skip(f"this processor has no {host.VARIANTS[request.param]}")
+    yield host.VARIANTS[request.param]
+    host.library().llama_host_choose(best)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+def made(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Transformer:
+    torch.set_num_threads(1)
+    model = Transformer(config).eval()
+    init_weights(model, 0)
+    return model.to(dtype)
+
+
+def read(network: HostNetwork, steps: list[int]) -> Tensor:
+    """Read the first IDS in so many steps, each of so many tokens."""
+    cache, at, found = network.cache(), 0, []
+    cache.grow(2, sum(steps))
+    for count in steps:
+        found.append(network.states(IDS[at : at + count], [Piece(1, at, count)], cache))
+        at += count
+    return network.logits(torch.cat(found))
+
+
+@pytest.mark.parametrize("config", SHAPES, ids=["tiny", "odd", "grouped"])
+def test_logits_are_those_of_the_model(variant: str, config: ModelConfig) -> None:
+    model = made(config)
+    with torch.inference_mode():
+        wanted = model(torch.tensor([IDS[:60]]))[0]
+    network = HostNetwork(model)
+    for steps in ([60], [37, 23], [57, 1, 1, 1]):
+        assert torch.allclose(read(network, steps), wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_weights_are_computed_with_in_fp32(variant: str, dtype: torch.dtype) -> None:
+    model = made(ODD, dtype)
+    with torch.inference_mode():
+        wanted = made(ODD).float()
+        for mine, half in zip(wanted.parameters(), model.parameters(), strict=True):
+            mine.copy_(half)
+        logits = wanted(torch.tensor([IDS[:40]]))[0]
+    assert torch.allclose(read(HostNetwork(model), [39, 1]), logits, atol=2e-5)
+
+
+def test_eight_bits_are_near(variant: str) -> None:
+    for config in SHAPES:
+        model = made(config)
+        with torch.inference_mode():
+            wanted = model(torch.tensor([IDS[:40]]))[0]
+        found = read(HostNetwork(model, quantize=True), [39, 1])
+        assert (found - wanted).abs().max() < 0.3 * wanted.std()
+
+
+def test_products_in_eight_bits_are_exact_but_for_rounding_both_sides(variant: str) -> None:
+    """Ones and whole weights up to 127 lose nothing, so the sums must be what they are."""
+    weight = torch.randint(-127, 128, (77, 36), generator=torch.Generator().manual_seed(2))
+    weight[:, 0] = 127
+    model = made(replace(ODD, vocab_size=77))
+    with torch.no_grad():
+        model.output.weight.copy_(weight.float())
+    network = HostNetwork(model, quantize=True)
+    signs = torch.randint(0, 2, (5, 36), generator=torch.Generator().manual_seed(3)) * 2.0 - 1
+    assert torch.allclose(network.logits(signs), signs @ weight.float().t(), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_a_row_is_the_same_bits_in_any_company(variant: str, quantize: bool, threads: None) -> None:
+    network = HostNetwork(made(ODD), quantize=quantize)
+    alone = read(network, [60])
+    for steps in ([1] * 60, [16, 1, 43], [5, 55]):
+        assert torch.equal(read(network, steps), alone)
+    for count in (2, 3):
+        torch.set_num_threads(count)
+        cache = network.cache()
+        cache.grow(9, 90)
+        pieces = [Piece(3, 0, 60), *(Piece(slot, 0, 5 + slot) for slot in (0, 5, 8, 1))]
+        tokens = [token for each in pieces for token in IDS[: each.count]]
+        states = network.states(tokens, pieces, cache)
+        assert torch.equal(network.logits(states)[:60], alone)
+        assert torch.equal(network.logits(states)[60:65], alone[:5])
+
+
+def test_the_summary_of_logits(variant: str) -> None:
+    logits = torch.randn(7, 301, generator=torch.Generator().manual_seed(4)) * 20
+    logits[2, [5, 9]] = 90.0  # the first of two
+    logits[3] = -1e30
+    best, total = host.summary(logits)
+    assert best.tolist() == [*logits[:2].argmax(1).tolist(), 5, 0, *logits[4:].argmax(1).tolist()]
+    assert torch.allclose(total, logits.logsumexp(1), rtol=1e-6)
+
+
+def pages(slots: int = 3) -> Pages:
+    held = Pages(ODD)
+    held.grow(slots, 90)
+    return held
+
+
+def test_rows_share_whole_pages_and_copy_the_one_in_which_they_part() -> None:
+    held = pages()
+    held.fill(0, 0, 40)
+    held.copy(0, 1, 35)
+    assert held.table_SP[1, :2].tolist() == held.table_SP[0, :2].tolist()
+    assert held.table_SP[1, 2] != held.table_SP[0, 2]
+
+
+def test_a_row_that_goes_on_another_way_leaves_what_others_share() -> None:
+    network = HostNetwork(made(ODD))
+    held = network.cache()
+    held.grow(2, 90)
+    network.states(IDS[:40], [Piece(0, 0, 40)], held)
+    held.copy(0, 1, 32)
+    network.states(IDS[50:80], [Piece(0, 3, 30)], held)  # over what slot 1 begins with
+    found = network.states(IDS[32:40], [Piece(1, 32, 8)], held)
+    alone = network.cache()
+    alone.grow(1, 90)
+    assert torch.equal(found, network.states(IDS[:40], [Piece(0, 0, 40)], alone)[32:])
+
+
+def test_pages_come_back_when_rows_go() -> None:
+    held = pages()
+    held.fill(0, 0, 90)
+    taken = held.bytes
+    for _ in range(50):
+        held.copy(0, 1, 50)
+        held.fill(1, 50, 90)
+        held.drop(1)
+        held.drop(0)
+        held.fill(0, 0, 90)
+    assert held.bytes == taken
+
+
+def test_a_forked_process_has_threads_of_its_own(threads: None) -> None:
+    network = HostNetwork(made(ODD))
+    torch.set_num_threads(2)
+    wanted = read(network, [30])
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        same = torch.equal(read(network, [30]), wanted)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_cpu_takes_the_kernel_where_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(open_backend(made(ODD)), HostNetwork)
+    monkeypatch.setattr(host, "available", lambda: False)
+    assert isinstance(open_backend(made(ODD)), Network)
+
+
+def test_a_library_that_is_not_there_or_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotReadyError, match="not built"):
+        host.library(tmp_path / "none.so")
+    (tmp_path / "torn.so").write_bytes(b"\x7fELF")
+    with pytest.raises(NotReadyError, match="cannot be opened"):
+        host.library(tmp_path / "torn.so")
+
+
+def test_an_install_builds_it_once_and_goes_on_without_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / build.LIBRARY.name
+    assert build.obtain(target) == f"kept {target.name}, built from these sources"
+    assert build.fresh(target)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(build, "fresh", lambda library=target: False)
+    assert build.why_not() == "no no-such-compiler"
+    with pytest.raises(RuntimeError, match="no no-such-compiler"):
+        build.obtain(target)
+    monkeypatch.setenv("LLAMA_BUILD_HOST", "0")
+    assert build.why_not() == "LLAMA_BUILD_HOST=0"
