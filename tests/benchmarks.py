@@ -19,7 +19,7 @@ from llama_cli.evaluation.kinds.reasoning import Reasoning
 from llama_cli.evaluation.kinds.truths import Truths
 from llama_cli.evaluation.kinds.words import Words
 from llama_cli.evaluation.render import Setting, render
-from llama_cli.evaluation.request import Request, Response
+from llama_cli.evaluation.request import Graded, Request, Response
 from llama_cli.evaluation.summary import summarise
 from llama_cli.evaluation.task import Tools
 from llama_cli.evaluation.tasks import TASKS
@@ -300,6 +300,11 @@ def solutions(directory: Path, task: str) -> dict[str, str]:
         return {}
     rows = (row for _, _, row in Data([directory]).rows(TASKS[task]))
     return {str(row["task_id"]): row.get("canonical_solution") or row["code"] for row in rows}
+
+
+def mark(response: Response) -> Graded:
+    """Grade one response."""
+    return next(grade([response]))
 
 
 def requests(directory: Path, task: str, **setting: Any) -> list[Request]:

@@ -1,8 +1,7 @@
 r"""Answers to problems of mathematics in one form, so that equal ones are equal texts.
 
-Numbers as numbers are; LaTeX without what only changes its look: \dfrac, \left, \$, units, spaces.
-In the manner of appendix D of Minerva (Lewkowycz et al., 2022); values are not computed beyond
-fractions and decimals, so $\sqrt{8}$ and $2\sqrt{2}$ differ. Ours.
+LaTeX without what only changes its look (\dfrac, \left, \$, units, spaces), then by value where it
+has one (expressions.py). In the manner of appendix D of Minerva (Lewkowycz et al., 2022). Ours.
 """
 
 from __future__ import annotations
@@ -10,17 +9,22 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from llama_cli.evaluation.expressions import LONGEST, value
+
 NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
 SAID = re.compile(r"answer is:?\s*", re.IGNORECASE)
 FINAL = re.compile(r"final answer is:?\s*", re.IGNORECASE)
-FRACTION = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}|(-?\d+)/(-?\d+)")
-LONGEST = 100  # digits of a number that is worth reading; ours
+WHOLE = re.compile(r"\d+")  # of any length, which a float has not
+MATHS = re.compile(r"[\d\\+*/^-]")  # else a letter, a word or a name
+BRACKETS = ("([", ")]")
 WRITTEN = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)")
 LOOKS = re.compile(
     r"\\(?:left|right|displaystyle|,|!|;|:|quad|big|Big)(?![a-zA-Z])|\\ |~|\\?\$|\\?%|"
-    r"\^\{?\\circ\}?|\\(?:text|mbox)\{\s*(?:cm|inches|feet|units|square units|degrees)\.?\}"
+    r"\^\{?\\circ\}?"
 )
 WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\{([^{}]*)\}")
+KINDS = re.compile(r"\\[dtc]frac")
+UNIT = re.compile(r"(?<=[\d}])(?:cm|mm|km|ft|kg|mph|[a-z]{3,})(?:\^\{?[23]\}?)?$")  # 12 feet
 SHORT = re.compile(r"\\frac\s*([0-9])\s*([0-9])")  # \frac12
 ROOT = re.compile(r"\\sqrt\s*([0-9a-z])(?![0-9a-z])")
 THOUSANDS = re.compile(r"(?<=\d),(?:\\!)?(?=\d{3}(?!\d))")
@@ -91,23 +95,43 @@ def latex(answer: str) -> str:
     ('1000', '(A)')
     """
     text = (boxed(answer) or answer).strip().removesuffix(".")
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = KINDS.sub(r"\\frac", text)
     text = WORDS.sub(r"\1", LOOKS.sub("", THOUSANDS.sub("", text)))
     text = ROOT.sub(r"\\sqrt{\1}", SHORT.sub(r"\\frac{\1}{\2}", text))
-    text = re.sub(r"\s+", "", text)
+    text = UNIT.sub("", re.sub(r"\s+", "", text))
     if re.match(r"^[a-zA-Z]=[^=]+$", text):
         text = text[2:]
     return _valued(text)
 
 
 def _valued(text: str) -> str:
-    if len(text) > LONGEST:
-        return text
-    if WRITTEN.fullmatch(text):
-        return str(Fraction(text))
-    if found := FRACTION.fullmatch(text):
-        sign, above, below = found[1], found[2] or found[4], found[3] or found[5]
-        if int(below):
-            value = Fraction(int(above), int(below))
-            return str(-value if sign else value)
-    return text
+    """Write numbers and expressions by their value, each of those between commas."""
+    if "\\cup" in text:
+        return "\\cup".join(map(_valued, text.split("\\cup")))
+    inner = text[1:-1] if text[:1] in BRACKETS[0] and text[-1:] in BRACKETS[1] else ""
+    if "," in inner:
+        return text[0] + ",".join(map(_valued, _parts(inner))) + text[-1]
+    if "," in text:
+        parts = _parts(text)
+        return ",".join(map(_valued, parts)) if len(parts) > 1 else text
+    if WHOLE.fullmatch(text):
+        return text.lstrip("0") or "0"
+    found = value(text) if MATHS.search(text) else None
+    return text if found is None else _written(found)
+
+
+def _parts(text: str) -> list[str]:
+    """Part at commas that are in no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _written(found: complex) -> str:
+    real, other = (0.0 if abs(part) < 1e-12 else part for part in (found.real, found.imag))
+    return f"{real:.12g}" if not other else f"{real:.12g}{other:+.12g}i"

@@ -27,8 +27,15 @@ class Shown:
     cut: frozenset[int] = frozenset()  # numbers of test rows that became examples
 
     def before(self, row: Row) -> list[str]:
-        """Give those that go before a row."""
-        return self.texts.get(self.among.among(row), [])
+        """Give those that go before a row.
+
+        Raises:
+            ValueError: there are none, and others have some.
+        """
+        among = self.among.among(row)
+        if self.texts and among not in self.texts:
+            raise ValueError(f"no worked examples of {among}")
+        return self.texts.get(among, [])
 
 
 def choose(task: Task, data: Data, *, count: int, seed: int, texts: tuple[str, ...] = ()) -> Shown:

@@ -1,10 +1,14 @@
 """`llama eval` and its stages as processes, with a tiny model and benchmark files made here."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from llama_cli.commands.eval import command
+from llama_cli.errors import NotReadyError
 from llama_cli.evaluation.tasks import TASKS
 from tests.benchmarks import write_benchmarks
 from tests.shell import on_terminal, sh
@@ -110,8 +114,10 @@ def test_the_whole_asks_what_its_stages_do(here, whole):
 
 
 def test_shots_are_left_out_where_a_model_has_no_room_for_them(here):
-    done = sh("llama eval render mmlu --fit model --data data", here)
-    (shots,) = {row["meta"]["shots"] for row in records(done.stdout)}
+    words = f"mmlu --fit {here}/model --data {here}/data -o {here}/fitted.jsonl"
+    done = CliRunner().invoke(command.word("render"), words.split())
+    assert done.exit_code == 0
+    (shots,) = {row["meta"]["shots"] for row in records((here / "fitted.jsonl").read_text())}
     assert shots == 0  # its context is of 64 tokens, and one question takes more
 
 
@@ -175,13 +181,10 @@ def test_what_cannot_be_done_is_one_clear_line(here, arguments, code, message):
 
 
 def test_a_model_without_a_tokenizer_is_told(here):
-    done = sh(
-        "mkdir bare && cp model/params.json model/model.safetensors bare && "
-        "llama eval piqa --data data --model bare",
-        here,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("llama eval: no tokenizer at bare/tokenizer.model\n  try: ")
+    shutil.copytree(here / "model", here / "bare", ignore=lambda *_: ["tokenizer.model"])
+    words = f"piqa --data {here}/data --model {here}/bare"
+    with pytest.raises(NotReadyError, match=rf"^no tokenizer at {here}/bare/tokenizer.model$"):
+        CliRunner().invoke(command, words.split(), catch_exceptions=False)
 
 
 @pytest.mark.parametrize("stage", ["", f" | {ANY} | llama eval grade"])

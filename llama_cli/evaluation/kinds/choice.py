@@ -77,7 +77,8 @@ class Choice:
         logprobs, pairs = response.logprobs, response.request.pairs
         if self.normalize == "prior":
             half = len(pairs) // 2
-            return [after - alone for after, alone in zip(logprobs[:half], logprobs[half:])]  # noqa: B905
+            halves = zip(logprobs[:half], logprobs[half:], strict=True)
+            return [after - alone for after, alone in halves]
         return [
             value / length for value, length in zip(logprobs, self._lengths(response), strict=True)
         ]

@@ -56,10 +56,12 @@ class Reasoning:
         """Count votes; solutions without an answer have none, and the first of equals wins."""
         gold = self.same(response.request.gold)
         answers = [self.final(text) for text in response.completions]
-        votes = Counter(self.same(each) for each in answers if each is not None)
+        forms = [(self.same(each), each) for each in answers if each is not None]
+        votes = Counter(form for form, _ in forms)
         picked = votes.most_common(1)[0][0] if votes else None
+        answer = next((each for form, each in forms if form == picked), None)
         right = float(picked == gold)
         if self.votes == 1:
-            return Mark({"accuracy": right}, picked)
+            return Mark({"accuracy": right}, answer)
         share = votes[gold] / len(answers)
-        return Mark({f"maj1@{len(answers)}": right, "one_sample": share}, picked)
+        return Mark({f"maj1@{len(answers)}": right, "one_sample": share}, answer)

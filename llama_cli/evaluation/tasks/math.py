@@ -85,7 +85,7 @@ def _task(name: str, metric: str, votes: int, reported: Figures) -> Task:
             votes=votes,
         ),
         note="the worked examples are ours, unless --examples has Minerva's; answers are compared "
-        "in one written form, fractions and decimals by value; 512 new tokens and, for votes, "
+        "in one written form, expressions by value; 512 new tokens and, for votes, "
         "Minerva's temperature 0.6 and top-p 0.95 are not the paper's words",
         reported=reported,
     )
