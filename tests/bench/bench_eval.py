@@ -43,8 +43,9 @@ DATA = SHARED / "data" / "eval"
 RANKED = ("boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
 CONTEXT = 2048
 FEW, MANY = 40, 200  # rows of each of six tasks, and of ARC-easy for its speed
-SUBJECTS, OF_EACH, QUESTIONS = 3, 16, 40  # of MMLU, and of NaturalQuestions
+SUBJECTS, OF_EACH, QUESTIONS = 3, 16, 64  # of MMLU, and of NaturalQuestions
 SCORED, COMPLETED = 4, 1  # rows the peer takes at once: of 1, 4, 8, 16 and 32 the quickest here
+BATCH = 64  # completions of ours that grow together
 CLOSE, ALONE = 1e-3, 1e-4  # nats: to the peer, and to the same row alone
 Found = dict[str, Any]
 
@@ -90,7 +91,7 @@ def _compared(
 ) -> Iterator[Row]:
     answered, seconds = {}, {}
     for name, requests in sets.items():
-        answered[name], seconds[name] = answer(Local(engine, batch=32), requests)
+        answered[name], seconds[name] = answer(Local(engine, batch=BATCH), requests)
     yield from _figures(engine, sets, answered, theirs)
     yield _alone(engine, sets, answered)
     for name, peer, what, least in SPEED:
