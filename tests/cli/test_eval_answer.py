@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from llama_cli.evaluation.request import Request
+from llama_cli.inference.engine import Engine
+from tests.endpoint import Endpoint, serving
 from tests.shell import ROOT, sh
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 SLOW = """
 import json, sys, time
@@ -97,6 +99,33 @@ def test_two_processes_write_what_one_does(here: Path) -> None:
     assert (here / "two.jsonl").read_text() == one.stdout
     assert len(list((here / "shared").glob("*/*.jsonl"))) == 2
     assert two.stderr.count("24 in, 24 out") == 1
+
+
+def test_an_endpoint_is_asked_with_the_token_of_a_file_and_without_torch(here: Path) -> None:
+    (here / "token").write_text("secret\n")
+    engine = Engine(tiny_model(), tiny_tokenizer())
+    with serving(Endpoint(engine, token="secret")) as endpoint:
+        options = f"--model {endpoint.url} --model-name tiny --token-file token requests.jsonl"
+        done = sh(f"llama eval answer {options}", here, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(each["logprobs"] or each["completions"]) for each in told] == [4, 2] * 12
+    assert {(each["model"], each["bos"]) for each in told} == {("tiny", None)}
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "aiohttp" in imported
+    assert "torch" not in imported
+
+
+def test_a_task_is_asked_of_a_program_as_of_a_model(here: Path) -> None:
+    (here / "piqa").mkdir()
+    row = {"goal": "cat", "sol1": "opens", "sol2": "holds the table"}
+    (here / "piqa" / "valid.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    (here / "piqa" / "valid-labels.lst").write_text("0\n1\n0\n0\n")
+    model = shlex.quote(f"!{sys.executable} -S slow.py")  # a space counts, so the longer wins
+    done = sh(f"llama eval piqa --data . --model {model} --cache tasks --rows rows.jsonl", here)
+    figures = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {each["model"] for each in figures} == {f"!{sys.executable} -S slow.py"}
+    marks = [json.loads(line) for line in (here / "rows.jsonl").read_text().splitlines()]
+    assert [each["values"]["accuracy"] for each in marks] == [0, 1, 0, 0]
 
 
 def test_several_processes_do_not_share_a_pipe(here: Path) -> None:
