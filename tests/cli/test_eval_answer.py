@@ -59,14 +59,16 @@ def kept(cache: Path) -> int:
 
 
 def test_requests_become_responses_in_order(here: Path) -> None:
-    done = sh("llama eval answer --model model requests.jsonl --report report.json", here)
+    done = sh("llama eval answer --model model requests.jsonl --alone 5 --report report.json", here)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["request"]["id"] for each in told] == [str(n) for n in range(12) for _ in "sc"]
     assert {len(each["logprobs"]) for each in told[::2]} == {4}
     assert {len(each["completions"]) for each in told[1::2]} == {2}
     assert {(each["model"], each["bos"]) for each in told} == {("model", True)}
     result = json.loads((here / "report.json").read_text())["result"]
-    assert (result["in"], result["out"]) == (24, 24)
+    assert (result["in"], result["out"], result["alone"]["rows"]) == (24, 24, 5)
+    assert 0 <= result["alone"]["largest_difference"] < 1e-4
+    assert "5 rows alone and together: at most " in done.stderr
 
 
 def test_a_run_that_is_killed_ten_times_ends_with_the_bytes_of_one_that_is_not(here: Path) -> None:
@@ -142,7 +144,8 @@ def test_several_processes_do_not_share_a_pipe(here: Path) -> None:
         ("--model '!' requests.jsonl", 2, "no program after '!'"),
         ("--model '!exit 4' requests.jsonl", 1, "!exit 4 ended with 4, and row 0 is not answered"),
         ("--model model --cache slow.py requests.jsonl", 2, "invalid value for '--cache'"),
-        ("--model model slow.py", 3, "slow.py:2: "),
+        ("--model '!cat' slow.py", 3, "slow.py:2: "),
+        ("--model '!cat' --alone 3 requests.jsonl", 2, "--alone is for a model on this machine"),
         ("--model http://h/v1 --token-file none requests.jsonl", 1, "no token at none\n"),
         ("--model http://h/v1 --token-file empty requests.jsonl", 1, "empty: no token in it\n"),
     ],

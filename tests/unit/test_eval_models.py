@@ -14,6 +14,7 @@ import pytest
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.encode import encode_pairs
 from llama_cli.evaluation.models import read_request
+from llama_cli.evaluation.models.alone import Alone
 from llama_cli.evaluation.models.answering import Answer, Answering, Asked
 from llama_cli.evaluation.models.identity import weights_digest
 from llama_cli.evaluation.models.local import Local
@@ -115,6 +116,18 @@ def test_a_score_is_the_same_alone_and_in_any_group(engine: Engine) -> None:
         parts = Answering(Local(engine, budget=budget))(asked)
         for one, other in zip(whole, parts, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_the_largest_difference_is_that_of_the_worst_pair(engine: Engine) -> None:
+    asked = [score(n, (f"The {noun}", " a"), ("A:", " b")) for n, noun in enumerate(NOUNS)]
+    told = list(Answering(Local(engine))(asked))
+    told[2] = replace(told[2], logprobs=[told[2].logprobs[0], told[2].logprobs[1] - 0.25])
+    alone = Alone(3)
+    assert list(alone.watch(told)) == told
+    assert alone.largest(Local(engine)) == pytest.approx(0.25, abs=1e-4)
+    few = Alone(2)
+    list(few.watch(told))
+    assert few.largest(Local(engine)) < 1e-4
 
 
 def test_a_pair_that_many_rows_ask_for_is_scored_once(
