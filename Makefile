@@ -18,7 +18,7 @@ demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/quickstart.sh
 
 test: install
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 check: install
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ DEVELOP = [
     "pytest>=8",
     "pytest-cov>=5",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
     "transformers>=4.45",
 ]
@@ -118,6 +119,7 @@ setup(
     packages=find_packages(include=["llama_cli", "llama_cli.*", "cuda_ext", "cuda_ext.*"]),
     package_data={
         "llama_cli": ["py.typed"],
+        "llama_cli.evaluation": ["*.json"],
         "llama_cli.tokenizer": ["*.model"],
         "cuda_ext": ["*.cu", "*.h", "*.md"],
         "cuda_ext.host": ["*.cpp", "*.h", "*.md"],

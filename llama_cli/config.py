@@ -77,7 +77,7 @@ def _checked(
     tables: Mapping[str, Any], where: str, command: str, known: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
     for name, table in tables.items():
-        if name not in known:
+        if name.partition(" ")[0] not in known:  # "eval compare" has a table of its own
             raise _unknown(where, f"table [{name}]", nearest(name, known))
         if not isinstance(table, dict):
             raise UsageError(f"{where}: '{name}' must be a table: [{name}]")

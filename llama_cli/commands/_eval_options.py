@@ -63,6 +63,13 @@ def asking_options(function: F) -> F:
     return function
 
 
+def naming_options(function: F) -> F:
+    """Add TASK... and --data alone."""
+    for option in reversed(ASKING[:2]):
+        function = option(function)
+    return function
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """What the options above ask for."""
@@ -83,10 +90,10 @@ def asked(
     run: Run,
     tasks: tuple[str, ...],
     data: tuple[str, ...],
-    shots: int | None,
-    examples: tuple[str, ...],
-    samples: int | None,
-    limit: int | None,
+    shots: int | None = None,
+    examples: tuple[str, ...] = (),
+    samples: int | None = None,
+    limit: int | None = None,
 ) -> Asking:
     """Check that the tasks, their files and what goes before each row are there.
 

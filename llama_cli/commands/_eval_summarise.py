@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command("summarise", cls=Command)
+@click.option(
+    "--overlap",
+    type=click.Path(),
+    metavar="FILE",
+    help="Score clean and dirty rows apart, as `llama eval overlap` has found them.",
+)
 @stream_options(jobs=False, drops=False, max_rejects=0)
-def command(run: Run) -> None:
+def command(run: Run, overlap: str | None) -> None:
     """Add up marks, beside the paper's figures.
 
     Reads what `llama eval grade` writes. Scores go to stdout as JSON lines and to stderr as a
@@ -26,12 +32,18 @@ def command(run: Run) -> None:
 
     \b
       llama eval summarise graded.jsonl
+      llama eval summarise graded.jsonl --overlap overlap.jsonl
       jq -c 'select(.meta.groups[0] == "STEM")' graded.jsonl | llama eval summarise
     """
     from llama_cli.evaluation.request import Graded
     from llama_cli.evaluation.summary import summarise
 
-    tell(run, summarise(run.read(Graded.from_json)))
+    graded = run.read(Graded.from_json)
+    if overlap:
+        from llama_cli.evaluation.contamination import apart, read_contacts
+
+        graded = apart(graded, read_contacts(overlap))
+    tell(run, summarise(graded))
 
 
 def tell(run: Run, scores: Iterable[Score]) -> None:

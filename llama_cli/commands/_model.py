@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,6 +111,8 @@ def find_source(run: Run, model: Path | None) -> Source:
     Raises:
         NotReadyError: there is none, or it is damaged.
     """
+    if model:
+        _read_ahead(model)
     from llama_cli.model.formats import open_source
     from llama_cli.model.weights import find_checkpoint
 
@@ -117,6 +121,13 @@ def find_source(run: Run, model: Path | None) -> Source:
         run.say(f"the model is {directory}")
     run.note(model=str(directory))
     return open_source(directory)
+
+
+def _read_ahead(directory: Path) -> None:
+    """Let the system read the weights while PyTorch is imported."""
+    for path in (*directory.glob("*.safetensors"), *directory.glob("*.pth")):
+        with suppress(OSError), path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def open_tokenizer(source: Source) -> Tokenizer:

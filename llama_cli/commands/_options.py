@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,7 +43,9 @@ SEEDS = click.IntRange(0, 2**32 - 1)  # what every generator takes
 OUTPUT = click.Path(path_type=Path)
 STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")
 STDOUT = Path("-")
-WRITTEN = ("output", "rejects", "report", "held_out", "rows")  # each a file of its own
+WRITTEN = (  # each a file of its own
+    *("output", "rejects", "report", "held_out", "rows", "markdown", "json", "picture"),
+)
 OWN = ("config", "show_config", "color")  # not settings of the command itself
 
 
@@ -90,6 +93,9 @@ class Worded(Command):
         if not args or args[0] not in self.words:
             return super().make_context(info_name, args, parent, **extra)
         name = f"{info_name} {args[0]}"
+        if parent and parent.auto_envvar_prefix:
+            words = re.sub(r"\W", "_", name).upper()
+            extra["auto_envvar_prefix"] = f"{parent.auto_envvar_prefix}_{words}"
         return self.word(args[0]).make_context(name, args[1:], parent, **extra)
 
 
@@ -136,7 +142,7 @@ def _set_color(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def _read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     name = ctx.info_name or ""
     names = [option.name for option in ctx.command.params if option.name and option.name not in OWN]
-    known = {command: names if command == name else [] for command in COMMANDS}
+    known = {command: names if command == name else [] for command in (*COMMANDS, name)}
     found = settings(name, known, value)
     params = {option.name: option for option in ctx.command.params}
     ctx.default_map = {key: _words(params[key], *found[key]) for key in found}

@@ -19,15 +19,15 @@ from llama_cli.commands._answering import (
     open_model,
     refuse_shared_stdin,
 )
+from llama_cli.commands._eval_check import look
 from llama_cli.commands._eval_options import asked, asking_options
+from llama_cli.commands._eval_overlap import AGAINST, NGRAM, found
+from llama_cli.commands._eval_scorers import SCORER, opened
 from llama_cli.commands._eval_summarise import tell
 from llama_cli.commands._options import Worded, stream_options
 
 if TYPE_CHECKING:
-    from llama_cli.commands._eval_options import Asking
-    from llama_cli.evaluation.models.answering import Answering
     from llama_cli.evaluation.request import Graded
-    from llama_cli.evaluation.task import Tools
     from llama_cli.stream.run import Run
 
 WORDS = {
@@ -35,6 +35,11 @@ WORDS = {
     "answer": "_eval_answer",
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
+    "overlap": "_eval_overlap",
+    "fit-scorer": "_eval_fit_scorer",
+    "check": "_eval_check",
+    "compare": "_eval_compare",
+    "report": "_eval_report",
     "sandbox-check": "_eval_sandbox_check",
 }
 
@@ -45,6 +50,9 @@ WORDS = {
 @click.option(
     "--rows", type=click.Path(path_type=Path), metavar="FILE", help="Write each row's mark here."
 )
+@SCORER
+@AGAINST
+@NGRAM
 @click.option("--unsafe", is_flag=True, help="Run generated programs without a sandbox.")
 @click.option(
     "--list",
@@ -59,6 +67,9 @@ WORDS = {
 def command(
     run: Run,
     rows: Path | None,
+    scorers: tuple[str, ...],
+    against: tuple[str, ...],
+    ngram: int,
     unsafe: bool,
     dry_run: bool,
     **options: Any,
@@ -76,6 +87,8 @@ def command(
       llama eval piqa arc_easy --data benchmarks/ --rows rows.jsonl -o scores.jsonl
       llama eval mmlu --data benchmarks/ --model http://localhost:8000/v1 --model-name 7B --cache c/
       llama eval render piqa --data benchmarks/ | ./any-model | llama eval grade
+      llama eval realtoxicityprompts_basic --data benchmarks/ --scorer linear:toxicity.safetensors
+      llama eval boolq --data benchmarks/ --against corpus.jsonl.zst
       llama eval --list
       llama eval sandbox-check
     """
@@ -88,24 +101,22 @@ def command(
         refuse_shared_stdin(run)
     from llama_cli.evaluation.tools import need, open_tools
 
-    with open_tools(unsafe=unsafe, jobs=run.jobs or os.cpu_count() or 1) as tools:
+    jobs = run.jobs or os.cpu_count() or 1
+    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
         need(wanted.tasks, tools)
         with open_model(run, model_options) as model:
-            _score(run, model, wanted, tools, rows)
+            look(run, wanted.tasks, wanted.data)
+            responses = model(wanted.requests(fit_of(model)))
+            if not model.first:  # another process has the responses
+                deque(responses, maxlen=0)
+                return
+            contacts = found(run, wanted, against, ngram) if against else []
 
+            from llama_cli.evaluation.contamination import apart
+            from llama_cli.evaluation.grade import grade
+            from llama_cli.evaluation.summary import summarise
 
-def _score(
-    run: Run, model: Answering[Any], wanted: Asking, tools: Tools, rows: Path | None
-) -> None:
-    """Ask, grade and tell; a process that is not the first of several only answers its part."""
-    from llama_cli.evaluation.grade import grade
-    from llama_cli.evaluation.summary import summarise
-
-    responses = model(wanted.requests(fit_of(model)))
-    if model.first:
-        tell(run, summarise(_kept(grade(responses, tools), rows)))
-    else:
-        deque(responses, maxlen=0)
+            tell(run, summarise(_kept(apart(grade(responses, tools), contacts), rows)))
 
 
 def _kept(graded: Iterable[Graded], rows: Path | None) -> Iterator[Graded]:

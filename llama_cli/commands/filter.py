@@ -13,6 +13,7 @@ from llama_cli.commands._options import OUTPUT, Command, Real, stream_options
 from llama_cli.records import Document
 
 if TYPE_CHECKING:
+    from llama_cli.filters import Step
     from llama_cli.stream.run import Run
 
 SHARE = Real(0, 1)
@@ -86,7 +87,37 @@ SHARE = Real(0, 1)
     show_default=True,
     help="Share of the documents that is set aside, chosen by id.",
 )
-def command(run: Run, held_out: Path | None, held_out_share: float, **rules: float) -> None:
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="PATH",
+    help="Look for text of these benchmark rows: a FILE of JSON lines, JSON, CSV or TSV, or a "
+    "directory of them. May be repeated.",
+)
+@click.option(
+    "--overlap",
+    type=click.Choice(["mark", "remove"]),
+    default="remove",
+    show_default=True,
+    help="With --against: drop such documents, or keep them with metadata.contamination.",
+)
+@click.option(
+    "--ngram",
+    type=click.IntRange(1, 100),
+    default=13,
+    show_default=True,
+    metavar="N",
+    help="With --against: words in a row that are an overlap.",
+)
+def command(
+    run: Run,
+    held_out: Path | None,
+    held_out_share: float,
+    against: tuple[str, ...],
+    overlap: str,
+    ngram: int,
+    **rules: float,
+) -> None:
     """Clean documents, and drop those that break the rules for their source.
 
     Reads JSON lines (plain or compressed) from FILEs or stdin, and writes the same. The
@@ -99,9 +130,11 @@ def command(run: Run, held_out: Path | None, held_out_share: float, **rules: flo
       llama fetch github src/ | llama filter --rejects dropped.jsonl.zst > clean.jsonl
       llama filter raw/*.jsonl.zst -j 0 -o clean.jsonl.zst --report filter.json
       llama filter raw.jsonl.zst --held-out validation.jsonl -o clean.jsonl
+      llama filter raw.jsonl.zst --against benchmarks/ --rejects dropped.jsonl -o clean.jsonl
 
     Memory grows by 10 to 14 bytes for each paragraph of the web and each document: what
-    was seen before is told by 64-bit hashes.
+    was seen before is told by 64-bit hashes. --against holds about 25 bytes a word of the
+    benchmarks.
     """
     from llama_cli.filters.duplicates import first_copies, prepare
     from llama_cli.filters.held_out import hold_out
@@ -109,7 +142,8 @@ def command(run: Run, held_out: Path | None, held_out_share: float, **rules: flo
     from llama_cli.stream.writer import open_output
 
     settings = Settings(**rules)  # type: ignore[arg-type]
-    candidates = run.map(Document.from_json, partial(prepare, settings=settings))
+    further = _apart(run, against, overlap, ngram) if against else []
+    candidates = run.map(Document.from_json, partial(prepare, settings=settings, further=further))
     documents = first_copies(candidates, settings)
     number = 0
     with ExitStack() as stack:
@@ -126,3 +160,15 @@ def command(run: Run, held_out: Path | None, held_out_share: float, **rules: flo
     if held_out:
         run.note(held_out=number)
         run.say(f"held out {number:,} documents in {held_out}")
+
+
+def _apart(run: Run, against: tuple[str, ...], overlap: str, ngram: int) -> list[Step]:
+    """Index benchmarks, and say what of them can be found."""
+    from llama_cli.filters.contamination import keep_apart, read_benchmark
+
+    benchmark = read_benchmark(map(Path, against), ngram)
+    told, rows = int(benchmark.index.told.sum()), len(benchmark.names)
+    short = f"; {rows - told:,} more are too short to be told" if told < rows else ""
+    run.say(f"against {told:,} benchmark rows{short}")
+    run.note(against={"rows": rows, "told": told})
+    return [partial(keep_apart, benchmark=benchmark, remove=overlap == "remove")]

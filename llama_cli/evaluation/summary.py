@@ -95,7 +95,17 @@ class Tally:
         self.prompts.update(str(meta.get("prompt", "")).encode())
         self.truncated += bool(meta.get("truncated"))
         self.fewer += "asked_shots" in meta
-        for name in ("bos", "seed", "samples", "temperature", "cut", "examples", "tier"):
+        for name in (
+            "bos",
+            "seed",
+            "samples",
+            "temperature",
+            "cut",
+            "examples",
+            "tier",
+            "scorer",
+            "agreement",
+        ):
             if name in meta:
                 self.facts.setdefault(name, set()).add(meta[name])
         shots = meta.get("asked_shots", meta.get("shots", self.task.shots))

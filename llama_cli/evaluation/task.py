@@ -51,7 +51,7 @@ class Tools:
         """
         if name not in self.scorers:
             raise NotReadyError(
-                f"no scorer of {name} to grade with", hint="llama eval grade --help"
+                f"no scorer of {name} to grade with", hint=f"--scorer {name}=linear:FILE"
             )
         return self.scorers[name]
 

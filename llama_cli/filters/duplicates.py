@@ -11,13 +11,13 @@ dropped for what is left of it counts as seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from llama_cli.filters import run_steps
+from llama_cli.filters import Step, run_steps
 from llama_cli.filters.recipes import Settings, recipe
 from llama_cli.filters.seen import Keys, Mask, Seen
 from llama_cli.records import Document, Rejected
@@ -36,10 +36,12 @@ class Candidate:
     paragraphs: bytes | None  # one unsigned 64-bit integer a line; 0 is no paragraph
 
 
-def prepare(document: Document, settings: Settings) -> Candidate | Rejected:
-    """Run the steps of the document's source, and hash what they leave."""
+def prepare(
+    document: Document, settings: Settings, further: Sequence[Step] = ()
+) -> Candidate | Rejected:
+    """Run the steps of the document's source and `further` ones; hash what they leave."""
     chosen = recipe(document.source, settings)
-    result = run_steps(document, chosen.steps)
+    result = run_steps(document, (*chosen.steps, *further))
     if isinstance(result, Rejected):
         return result
     text = result.text

@@ -139,10 +139,15 @@ class Run:
         """Yield the records of the inputs, parsed in this process."""
         return self._good(map(partial(_parse_chunk, parse, _same), self._chunks()))
 
-    def map(self, parse: Callable[[bytes], T], function: Callable[[T], R]) -> Iterator[R]:
+    def map(
+        self,
+        parse: Callable[[bytes], T],
+        function: Callable[[T], R],
+        inputs: Sequence[str] | None = None,
+    ) -> Iterator[R]:
         """Yield `function(record)` for each record, in order; both run in `jobs` processes."""
         work = partial(_parse_chunk, parse, function)
-        return self._good(local.spread(work, self._chunks(), jobs=self.jobs))
+        return self._good(local.spread(work, self._chunks(inputs), jobs=self.jobs))
 
     def spread(self, items: Iterable[T], function: Callable[[T], R]) -> Iterator[R]:
         """Yield `function(item)` for items that are no stream of lines, in order."""
@@ -160,9 +165,9 @@ class Run:
             self._progress.tick(self._state)
             yield item
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self, inputs: Sequence[str] | None = None) -> Iterator[Chunk]:
         size = 1 if self.settings.line_buffered else CHUNK  # whatever has come, or a full chunk
-        for where in self.inputs:
+        for where in self.inputs if inputs is None else inputs:
             yield from read_chunks(where, size)
 
     def _good(self, batches: Iterable[list[R | _Malformed]]) -> Iterator[R]:

@@ -25,6 +25,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from llama_cli.model.blank import blank
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.gpus import Cluster
@@ -85,7 +86,7 @@ def rehearse(config: ModelConfig, layout: Layout) -> Counted:
     """Run forward, backward and optimizer of one micro-batch on the first rank of `layout`."""
     with _group(layout) as mesh, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on views and versions; real runs show them
-        with torch.device("meta"):
+        with blank():
             model = Transformer(config, activations=layout.activations, exchange=exchange(mesh))
         split(model, mesh)
         settings = Settings(

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from llama_cli.errors import Interrupted, LlamaError
+from llama_cli.model.blank import blank
 from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.mesh import check
 from llama_cli.parallel.plan import flops_per_token
@@ -371,7 +372,7 @@ def build(job: Job, say: Callable[[str], None]) -> Trainer:
     mesh = replace(job.mesh, device=way.device)
     if attention.failed:
         say(f"attention {attention}")
-    with torch.device("meta"):
+    with blank():
         model = Transformer(
             job.config,
             attention=attention.name,

@@ -180,3 +180,35 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, jobs: int) -> None:
         peaks.append(json.loads((tmp_path / "r.json").read_text())["run"]["peak_rss"])
     assert (tmp_path / "in.jsonl").stat().st_size > 48e6
     assert peaks[1] - peaks[0] < 16e6  # a few chunks of lines, and batches of documents
+
+
+ROW = "a man walks into a bar and asks the keeper for a glass of cold water"
+PART = ROW.removesuffix(" of cold water")  # 13 words
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_documents_with_text_of_a_benchmark_go_or_are_marked(tmp_path: Path, jobs: str) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "dev.jsonl").write_text(json.dumps({"question": ROW}) + "\n")
+    rows = [line("a", STORY * 3), line("b", f'So: "{PART.upper()}!" {STORY}'), line("c", STORY)]
+    options = f"--against rows -j {jobs} --rejects dropped.jsonl --report r.json"
+    assert run(tmp_path, options, *rows) == ["a", "c"]
+    dropped = json.loads((tmp_path / "dropped.jsonl").read_text())
+    assert dropped["rejected"] == {"step": "contamination", "reason": "overlap"}
+    assert dropped["metadata"]["contamination"]["rows"] == ["rows/dev.jsonl:1"]
+    result = json.loads((tmp_path / "r.json").read_text())["result"]
+    assert (result["rejected"], result["against"]) == (
+        {"contamination.overlap": 1},
+        {"rows": 1, "told": 1},
+    )
+    assert run(tmp_path, "--against rows --overlap mark", *rows) == ["a", "b", "c"]
+    assert run(tmp_path, "--against rows --ngram 14", *rows) == ["a", "b", "c"]
+
+
+def test_a_benchmark_that_is_not_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(line("a", STORY))
+    (tmp_path / "short.jsonl").write_text('{"question": "who"}\n')
+    for path, what in (("none", "no file or directory none"), ("short.jsonl", "no row of 1 is")):
+        done = sh(f"llama filter in.jsonl --against {path}", tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"llama filter: {what}")

@@ -9,13 +9,13 @@ as context: P(completion|context)/P(completion|"Answer:")".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.request import Request, Response
+from llama_cli.evaluation.small import small_values
 from llama_cli.evaluation.task import Mark, Row, Tools, each
 
 Normalize = Literal["none", "characters", "tokens", "prior"]
@@ -61,17 +61,10 @@ class Choice:
         """
         values = self._values(response)
         picked, gold = values.index(max(values)), response.request.gold
-        text = response.request.pairs[gold][1]
-        rest = [value for at, value in enumerate(values) if at != gold]
-        size = len(text.encode("utf-8", "surrogatepass"))
-        return Mark(
-            {
-                self.metric: float(picked == gold),
-                "margin": values[gold] - max(rest, default=0.0),
-                "gold_bits_per_byte": -response.logprobs[gold] / math.log(2) / max(1, size),
-            },
-            answer=picked,
+        beside = small_values(
+            values, gold, logprob=response.logprobs[gold], text=response.request.pairs[gold][1]
         )
+        return Mark({self.metric: float(picked == gold), **beside}, answer=picked)
 
     def _values(self, response: Response) -> list[float]:
         logprobs, pairs = response.logprobs, response.request.pairs

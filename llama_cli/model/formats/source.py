@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from llama_cli.errors import NotReadyError
+from llama_cli.model.blank import blank
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.safetensors import Kind
 from llama_cli.model.stored import File, Rectangle, Slice, pour
@@ -148,7 +149,7 @@ class Source:
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Give the shape of every parameter, in the model's order; a tied head has none of its own."""
-    with torch.device("meta"):
+    with blank():
         model = Transformer(config)
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
@@ -176,7 +177,7 @@ def load(
     Raises:
         NotReadyError: a file is damaged.
     """
-    with torch.device("meta"):
+    with blank():
         model = Transformer(source.config, attention=attention)
     dtypes = source.dtypes
     looked_up = None if source.config.tied else EMBEDDING

@@ -1,0 +1,213 @@
+"""PerspectiveAPI over its protocol, against a server of our own that speaks its JSON."""
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from llama_cli.errors import LlamaError, NotReadyError, UsageError
+from llama_cli.evaluation.scorers.choose import choose
+from llama_cli.evaluation.scorers.perspective import Perspective
+
+KEY = "AIza-secret"
+BAD_KEY = "API key not valid. Please pass a valid API key."
+
+
+class Service:
+    """Scores a text by its length; `troubles` are what it answers first, in order."""
+
+    def __init__(self):
+        self.asked, self.troubles, self.asks = [], [], Counter()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                service.asked.append((self.path, self.headers["X-Goog-Api-Key"], body))
+                status, said, headers = service.answer(self.headers["X-Goog-Api-Key"], body)
+                data = json.dumps(said).encode()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, key, body):
+        if self.troubles:
+            code, headers = self.troubles.pop(0)
+            return code, {"error": {"code": code, "message": "Quota exceeded"}}, headers
+        if key != KEY:
+            return 400, {"error": {"code": 400, "message": BAD_KEY}}, {}
+        text = body["comment"]["text"]
+        self.asks[text] += 1
+        if len(text) > 100:
+            return 400, {"error": {"code": 400, "message": "Comment text too long."}}, {}
+        value = {"value": len(text) / 100, "type": "PROBABILITY"}
+        scores = {name: {"summaryScore": value} for name in body["requestedAttributes"]}
+        return 200, {"attributeScores": scores, "languages": body["languages"]}, {}
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    service = Service()
+    yield service
+    service.server.shutdown()
+    service.server.server_close()
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(KEY + "\n")
+    return path
+
+
+def client(service, key_file, **settings):
+    settings = {"quota": 1e6, "wait": lambda seconds: None, **settings}
+    return Perspective(key_file, service.url, **settings)
+
+
+def test_texts_are_scored_in_their_order_whatever_is_answered_first(service, key_file):
+    texts = ["x" * length for length in (30, 7, 50, 1, 7)]
+    assert client(service, key_file)(texts) == [0.3, 0.07, 0.5, 0.01, 0.07]
+    assert service.asks["x" * 7] == 1
+
+
+def test_a_request_is_what_the_service_documents(service, key_file):
+    client(service, key_file, languages=("en", "de"))(["Hello"])
+    assert service.asked == [
+        (
+            "/v1alpha1/comments:analyze",
+            KEY,
+            {
+                "comment": {"text": "Hello"},
+                "languages": ["en", "de"],
+                "requestedAttributes": {"TOXICITY": {}},
+                "doNotStore": True,
+            },
+        )
+    ]
+
+
+def test_a_text_without_a_word_is_not_asked_for(service, key_file):
+    assert client(service, key_file)(["", " \n"]) == [0.0, 0.0]
+    assert service.asked == []
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_what_passes_is_tried_again_after_waits_that_double(service, key_file, code):
+    service.troubles = [(code, {})] * 3
+    waits = []
+    assert client(service, key_file, wait=waits.append)(["x" * 20]) == [0.2]
+    longer = [wait for wait in waits if wait >= 1]  # the others are turns
+    assert [base <= wait <= 1.5 * base for wait, base in zip(longer, (1, 2, 4), strict=True)] == [
+        True
+    ] * 3
+
+
+def test_a_wait_that_is_asked_for_is_kept(service, key_file):
+    service.troubles = [(429, {"Retry-After": "17"})]
+    waits = []
+    client(service, key_file, wait=waits.append)(["x"])
+    assert [17 <= wait <= 25.5 for wait in waits if wait >= 1] == [True]
+
+
+def test_a_service_that_never_answers_is_told_with_its_words_after_eight_tries(service, key_file):
+    service.troubles = [(503, {})] * 9
+    with pytest.raises(LlamaError, match=r"did not answer in 8 tries: 503 Quota exceeded"):
+        client(service, key_file)(["x"])
+    assert len(service.asked) == 8
+
+
+def test_a_service_that_is_gone_is_told(service, key_file):
+    service.server.shutdown()
+    service.server.server_close()
+    with pytest.raises(LlamaError, match="Connection refused") as caught:
+        client(service, key_file)(["x"])
+    assert "31 December 2026" in (caught.value.hint or "")
+
+
+def test_a_quota_spreads_requests_over_time(service, key_file):
+    waits = []
+    client(service, key_file, quota=10, wait=waits.append)(["x" * n for n in range(1, 6)])
+    assert len(waits) == 4
+    assert max(waits) == pytest.approx(0.4, abs=0.05)  # the fifth comes four tenths after the first
+
+
+def test_a_bad_key_is_named_by_its_file_and_never_shown(service, key_file):
+    key_file.write_text("AIza-wrong")
+    with pytest.raises(NotReadyError, match=r"refuses the key in .*key: 400 API key not") as caught:
+        client(service, key_file)(["x"])
+    assert "AIza-wrong" not in f"{caught.value} {caught.value.hint} {client(service, key_file)!r}"
+
+
+@pytest.mark.parametrize("held", ["", "two words", "a\nb"])
+def test_a_file_that_holds_no_key_is_told_before_anything_is_sent(service, key_file, held):
+    key_file.write_text(held)
+    with pytest.raises(NotReadyError, match="holds no key"):
+        client(service, key_file)(["x"])
+    assert service.asked == []
+
+
+def test_a_missing_key_says_that_there_are_no_new_ones(service, tmp_path):
+    with pytest.raises(NotReadyError, match="no key of PerspectiveAPI at") as caught:
+        client(service, tmp_path / "none")(["x"])
+    assert "31 December 2026" in (caught.value.hint or "")
+
+
+def test_a_text_that_is_refused_is_told_in_the_words_of_the_service(service, key_file):
+    with pytest.raises(LlamaError, match=r"400 Comment text too long\."):
+        client(service, key_file)(["x" * 101])
+
+
+def test_what_was_answered_is_not_asked_again(service, key_file, tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    texts = ["x" * length for length in (3, 4, 101)]
+    with pytest.raises(LlamaError, match="too long"):
+        client(service, key_file, cache=cache, quota=1e6)(texts)
+    held = cache.read_bytes().split()
+    cache.write_bytes(b"\n".join(held)[:-4] if held else b"")  # killed in the middle of a line
+    again = client(service, key_file, cache=cache)
+    assert again(texts[:2]) == [0.03, 0.04]
+    before = len(service.asked)
+    assert again(texts[:2]) == [0.03, 0.04]
+    assert len(service.asked) == before
+    assert KEY not in cache.read_text()
+
+
+def test_answers_of_one_attribute_are_not_taken_for_those_of_another(service, key_file, tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    client(service, key_file, cache=cache)(["x"])
+    client(service, key_file, cache=cache, attribute="INSULT")(["x"])
+    assert [list(body["requestedAttributes"]) for *_, body in service.asked] == [
+        ["TOXICITY"],
+        ["INSULT"],
+    ]
+
+
+def test_settings_follow_the_key_file(key_file, tmp_path):
+    spec = f"perspective:{key_file},quota=10,languages=en+de,attribute=INSULT,cache={tmp_path}/c"
+    scorer = choose(spec)
+    assert (scorer.quota, scorer.cache, scorer.url) == (
+        10.0,
+        tmp_path / "c",
+        "https://commentanalyzer.googleapis.com",
+    )
+    assert scorer.name == "perspective:INSULT:en+de"
+    assert choose(f"perspective:{key_file}").name == "perspective"
+
+
+@pytest.mark.parametrize("setting", ["quota=0", "quota=x", "qouta=1", "url=file:///etc/passwd"])
+def test_a_setting_that_makes_no_sense_is_told(setting):
+    with pytest.raises(UsageError, match=setting.split("=")[0]):
+        choose(f"perspective:key,{setting}")
