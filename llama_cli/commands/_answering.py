@@ -34,7 +34,9 @@ OPTIONS = (
         "http://HOST:PORT/v1 of an OpenAI-compatible endpoint; or '!' and a program that reads "
         "Requests and writes Responses.  [default: the newest under ./runs]",
     ),
-    click.option("--model-name", default="", help="What the endpoint calls the model."),
+    click.option(
+        "--model-name", default="", help="What the endpoint calls the model, if it has several."
+    ),
     click.option(
         "--token-file",
         type=click.Path(path_type=Path),

@@ -115,6 +115,12 @@ def test_an_endpoint_completes_as_the_model_behind_it(endpoint: Endpoint) -> Non
     assert {call["n"] for call in endpoint.calls} == {1}  # greedy ones are all the same
 
 
+def test_an_endpoint_with_one_model_needs_no_name(endpoint: Endpoint) -> None:
+    (told,) = Answering(OpenAI(endpoint.url, ""))([complete(0, "The cat")])
+    assert "model" not in endpoint.calls[0]
+    assert told.model == endpoint.url
+
+
 def test_samples_are_drawn_with_the_rows_own_seed(endpoint: Endpoint) -> None:
     asked = complete(0, "The cat", temperature=0.8, top_p=0.9, samples=3, seed=5)
     (told,) = asking(endpoint)([asked])

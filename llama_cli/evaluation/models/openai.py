@@ -54,7 +54,7 @@ class OpenAI:
 
     Args:
         url: up to and with /v1.
-        model: the name that the endpoint knows it by.
+        model: the name that the endpoint knows it by; one with a single model needs none.
         token: for the Authorization header, if one is needed.
         parallel: calls at a time.
         timeout: seconds for one call.
@@ -76,7 +76,8 @@ class OpenAI:
         say: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.url, self.model, self.name = f"{url.rstrip('/')}/completions", model, model or url
+        self.url, self.name = f"{url.rstrip('/')}/completions", model or url
+        self.named = {"model": model} if model else {}
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.parallel, self.timeout, self.say, self.sleep = parallel, timeout, say, sleep
         self.least = 0  # tokens it must make to score
@@ -139,7 +140,7 @@ class OpenAI:
     async def _complete(self, session: aiohttp.ClientSession, request: Request) -> Answer:
         count = request.samples if request.temperature > 0 else 1  # greedy ones are all the same
         body = {
-            "model": self.model,
+            **self.named,
             "prompt": request.prompt,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -180,7 +181,7 @@ class OpenAI:
 
     async def _echo(self, session: aiohttp.ClientSession, text: str) -> _Scored:
         """Let the endpoint repeat a text."""
-        body = {"model": self.model, "prompt": text, "echo": True, "logprobs": 1, "temperature": 0}
+        body = {**self.named, "prompt": text, "echo": True, "logprobs": 1, "temperature": 0}
         least = self.least
         try:
             reply = await self._post(session, {**body, "max_tokens": least})
