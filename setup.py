@@ -46,17 +46,23 @@ RUN = [
     "xxhash>=3.4",
     "zstandard>=0.22",
 ]
+SERVE = [
+    "starlette>=1.0",
+    "uvicorn>=0.40",
+]
 XFORMERS = ["xformers>=0.0.35; platform_machine == 'x86_64' and sys_platform == 'linux'"]
 DEVELOP = [
     "cogapp>=3.4",
     "hypothesis>=6.100",
     "mypy>=1.11",
+    "openai>=3.0",
     "pytest>=8",
     "pytest-cov>=5",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.6",
     "transformers>=4.45",
+    *SERVE,
 ]
 
 
@@ -127,6 +133,6 @@ setup(
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": BuildWheel},
     install_requires=RUN,
-    extras_require={"xformers": XFORMERS, "dev": DEVELOP},
+    extras_require={"serve": SERVE, "xformers": XFORMERS, "dev": DEVELOP},
     entry_points={"console_scripts": ["llama = llama_cli.__main__:main"]},
 )

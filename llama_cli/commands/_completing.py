@@ -23,7 +23,7 @@ RUNNING = (
     click.option(
         "--quantize",
         type=click.Choice(["int8"]),
-        help="Keep the matrices in eight bits, on a CPU: a quarter of fp32's memory, quicker.",
+        help="Keep the matrices in eight bits: a quarter of fp32's memory; on a CPU, quicker.",
     ),
     click.option(
         "--threads",
@@ -134,7 +134,7 @@ def set_up(
 
     Raises:
         UsageError: the options do not go together.
-        NotReadyError: there is no such device, or it has no int8.
+        NotReadyError: there is no such device, or it is not deterministic.
     """
     import torch
 
@@ -142,12 +142,11 @@ def set_up(
         raise UsageError("--quantize is a dtype of its own; leave out --dtype")
     if deterministic and dtype not in (None, "fp32"):
         raise UsageError(f"--deterministic is in fp32 or int8, not in {dtype}")
-    if device == "auto" and (quantize or deterministic):
+    if device == "auto" and deterministic:
         device = "cpu"
     place = pick_device(device, command)
-    if place != "cpu" and (quantize or deterministic):
-        asked = "--quantize" if quantize else "--deterministic"
-        raise NotReadyError(f"{asked} is for a CPU", hint=f"llama {command} --device cpu")
+    if place != "cpu" and deterministic:
+        raise NotReadyError("--deterministic is for a CPU", hint=f"llama {command} --device cpu")
     if threads:
         torch.set_num_threads(threads)
     dtype = "fp32" if deterministic and not quantize else dtype

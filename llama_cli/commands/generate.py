@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_cli.commands._completing import completing_options, running_options, set_up
+from llama_cli.commands._completing import How, completing_options, running_options, set_up
 from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
 from llama_cli.commands._model import find_source, load_engine, model_options, open_template
 from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
+from llama_cli.commands._serve import Served, serving_options
+from llama_cli.commands._together import leads, open_shared, processes
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from llama_cli.inference.prompts import Call, Written
     from llama_cli.inference.rows import Request, Settings
     from llama_cli.model.formats import Kind
+    from llama_cli.model.formats.source import Source
     from llama_cli.records import Completion
     from llama_cli.stream.run import Run
     from llama_cli.tokenizer.template import Template
@@ -58,6 +61,7 @@ AHEAD = 128  # prompts read before any is completed; ours
     help="Files of --export meta, one for each GPU that shares the layers.  [default: 1]",
 )
 @stream_options(files=False, jobs=False, drops=False, seed=True)
+@serving_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -77,6 +81,7 @@ def command(
     export: tuple[Kind, str] | None,
     shards: int | None,
     num_samples: int,
+    served: Served | None,
     **asked: Any,
 ) -> None:
     """Complete prompts.
@@ -94,34 +99,31 @@ def command(
       llama generate --prompt 'Once upon a time' --num-samples 3 --top-k 40 --min-p 0.05
       llama generate --model Llama-2-7b-hf --quantize int8 batch.jsonl -o answers.jsonl
       llama generate --model runs/first --export hf for-transformers
+      torchrun --nproc-per-node 8 -m llama_cli generate --model llama-65b prompts.jsonl
+      llama generate --model runs/first --serve 8000
     """
-    if prompt and files:
-        raise UsageError("give FILEs or --prompt, not both")
-    if "" in asked["stop"]:
-        raise UsageError("--stop '' would end every completion at once")
-    if not all(map(_is_text, (*prompt, *asked["stop"]))):
-        raise UsageError("--prompt and --stop take UTF-8 text")
+    _check(prompt, files, asked["stop"])
     if export or shards:
-        if not export or prompt or files:
+        if not export or prompt or files or served:
             raise UsageError("--export stands alone, and --shards with it", hint=EXPORT)
         write_model(run, model, export[0], Path(export[1]), shards=shards)
         return
-    run.inputs = () if prompt else inputs_or_stdin(ctx, files)
+    if served and (prompt or files or format or timings or run.output):
+        raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
+    run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
+    door = served.open() if served and leads() else None
 
     from llama_cli.inference.rows import Settings
 
     settings = Settings(seed=run.seed, samples=num_samples, **asked)
     how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
     source = find_source(run, model)
-    engine = load_engine(
-        source,
-        how.device,
-        dtype=how.dtype,
-        quantize=how.quantize,
-        deterministic=how.deterministic,
-        clock=time.monotonic if timings else None,
-    )
-    calls = _calls(run, engine, prompt, settings, open_template(source.directory))
+    engine = _engine(ctx, source, how, time.monotonic if timings else None)
+    template = open_template(source.directory)
+    if door:
+        door.serve(run, engine, settings, template, model=source.directory, batch=batch)
+        return
+    calls = _calls(run, engine, prompt, settings, template)
     ahead = 1 if run.settings.line_buffered else max(AHEAD, batch)
     on_terminal = run.output is None and sys.stdout.isatty()
     if (format or ("text" if on_terminal else "jsonl")) == "jsonl":
@@ -131,6 +133,30 @@ def command(
     else:
         requests = _told(run, engine, (each for call in calls for each in call.requests))
         _write_text(run, engine.answer(requests, batch=batch, ahead=ahead), echo=settings.echo)
+
+
+def _check(prompts: tuple[str, ...], files: tuple[str, ...], stops: tuple[str, ...]) -> None:
+    if prompts and files:
+        raise UsageError("give FILEs or --prompt, not both")
+    if "" in stops:
+        raise UsageError("--stop '' would end every completion at once")
+    if not all(map(_is_text, (*prompts, *stops))):
+        raise UsageError("--prompt and --stop take UTF-8 text")
+
+
+def _engine(
+    ctx: click.Context, source: Source, how: How, clock: Callable[[], float] | None
+) -> Engine:
+    if processes() > 1:
+        return open_shared(ctx, source, how, clock)
+    return load_engine(
+        source,
+        how.device,
+        dtype=how.dtype,
+        quantize=how.quantize,
+        deterministic=how.deterministic,
+        clock=clock,
+    )
 
 
 def _is_text(argument: str) -> bool:

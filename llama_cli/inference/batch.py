@@ -8,7 +8,7 @@ that beginning from the cache, in whole blocks, which the other computed as it w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +51,11 @@ class Batch:
         self._choose(pieces, states_Nd)
         self._note_times()
         self.rows = [row for row in self.rows if row.runs]
+
+    def drop(self, rows: Collection[Row]) -> None:
+        """Give up rows that nobody waits for, between two steps; their slots are free at once."""
+        gone = set(map(id, rows))
+        self.rows = [row for row in self.rows if id(row) not in gone]
 
     def _note_times(self) -> None:
         now = self.clock() if self.clock else None
@@ -121,7 +126,10 @@ class Batch:
                     rows.append(row)
         if rows:
             every = len(states_Nd) == len(ends)
-            self._add(rows, self.network.logits(states_Nd if every else states_Nd[ends]))
+            logits_BV = self.network.logits(states_Nd if every else states_Nd[ends])
+            self._add(
+                rows, logits_BV[:, : self.tokenizer.vocab_size]
+            )  # a model may have spare ones
 
     def _add(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         likeliest, total_B = self.network.summary(logits_BV)

@@ -22,8 +22,10 @@ BLOCK = 32  # tokens of a prompt that are shared, or not, together; ours
 class Cache:
     """Room for some rows, which grows where it must."""
 
-    def __init__(self, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.layers, 0, 0, 2 * config.key_heads, config.head_dim)
+    def __init__(
+        self, config: ModelConfig, key_heads: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (config.layers, 0, 0, 2 * key_heads, config.head_dim)
         self.kv_NSTHD = torch.zeros(shape, device=device, dtype=dtype)
         self.prompts: list[list[int]] = []  # of each slot: the tokens of a prompt that lie there
 

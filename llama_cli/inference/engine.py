@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
-from llama_cli.inference.backend import open_backend
+from llama_cli.inference.backend import Backend, open_backend
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.likelihood import Likelihood, Pair, likelihoods
 from llama_cli.inference.rows import Request, Row, Settings, completion, rows_of, text
@@ -22,13 +22,18 @@ from llama_cli.tokenizer.bpe import Tokenizer
 
 __all__ = ["Engine", "Pair", "Request", "Settings"]
 
+SPARE = 1024  # pieces that a model may have more than its tokenizer; ours
+
 
 class Engine:
     """A model and its tokenizer, ready to complete and to score.
 
     The engine takes the model's weights over (`network`). With `quantize` they are kept in eight
-    bits, and it completes only. `deterministic` is as there. A `clock` is asked for the timings
-    of completions.
+    bits. `deterministic` is as there. A `clock` is asked for the timings of completions. With
+    `network` that runs the model, and not what is chosen here.
+
+    A model may have more pieces than its tokenizer, as when its vocabulary is rounded up; they
+    are never said.
 
     Raises:
         ValueError: the tokenizer is not the model's.
@@ -42,13 +47,17 @@ class Engine:
         quantize: bool = False,
         deterministic: bool = False,
         clock: Callable[[], float] | None = None,
+        network: Backend | None = None,
     ) -> None:
-        if model.config.vocab_size != tokenizer.vocab_size:
+        spare = model.config.vocab_size - tokenizer.vocab_size
+        if not 0 <= spare <= SPARE:
             raise ValueError(
                 f"the model has {model.config.vocab_size:,} pieces, "
                 f"its tokenizer {tokenizer.vocab_size:,}"
             )
-        self.network = open_backend(model.eval(), quantize=quantize, deterministic=deterministic)
+        self.network = network or open_backend(
+            model.eval(), quantize=quantize, deterministic=deterministic
+        )
         self.model, self.tokenizer, self.clock = model, tokenizer, clock
         self.context = model.config.context
 

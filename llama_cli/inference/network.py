@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,24 @@ class _Weights:
     w2: Product
 
 
+class Sharing(Protocol):
+    """Processes that have a part of each layer each."""
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is."""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum over the processes, in place."""
+
+    def columns(self, x_NV: Tensor) -> Tensor:
+        """Put the columns of all beside each other."""
+
+
 class Network:
     """A model's weights, fused. The model's own become views of them, or go if they are int8.
 
@@ -67,23 +86,32 @@ class Network:
     at_once = 512  # positions whose logits are held at a time; ours: 64 MB at 32,000 pieces
 
     def __init__(
-        self, model: Transformer, *, quantize: bool = False, deterministic: bool = False
+        self,
+        model: Transformer,
+        *,
+        quantize: bool = False,
+        deterministic: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         self.attend = self._attend_alone if deterministic else self._attend
         self.config: ModelConfig = model.config
         weight = model.tok_embeddings.weight.detach()
-        self.device, self.dtype = weight.device, torch.float32 if quantize else weight.dtype
+        self.device = weight.device
+        on_cpu = self.device.type == "cpu"
+        self.dtype = torch.float32 if quantize and on_cpu else weight.dtype
         choose(self.device, self.dtype, self.config.head_dim)  # tells of a wrong name now
+        self.sharing, among = sharing, sharing.size if sharing else 1
+        self.heads, self.key_heads = self.config.heads // among, self.config.key_heads // among
         self.quantize = quantize
         self.norm = model.norm.weight.detach().to(self.dtype)
         self.layers = [self._layer(layer) for layer in model.layers]  # type: ignore[arg-type]
-        self.head = self._fused([model.output])
+        self.head = self._head(model)
         self.embedding = model.tok_embeddings.weight.detach()  # the head's, if they are tied
         self.turns = torch.empty(0)
 
     def cache(self) -> Cache:
         """Make one without any room."""
-        return Cache(self.config, device=self.device, dtype=self.dtype)
+        return Cache(self.config, self.key_heads, device=self.device, dtype=self.dtype)
 
     @torch.inference_mode()
     def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Cache) -> Tensor:
@@ -101,22 +129,27 @@ class Network:
         for index, layer in enumerate(self.layers):
             n_Nd = self._normal(x_Nd, layer.attention_norm)
             qkv_NHD = self._turned(layer.wqkv(n_Nd), turns_N)
-            q_NHD, kv_NHD = qkv_NHD.tensor_split([self.config.heads], 1)
+            q_NHD, kv_NHD = qkv_NHD.tensor_split([self.heads], 1)
             cache.write(index, places_N, kv_NHD)
-            x_Nd = layer.wo(self.attend(q_NHD, cache.kv_NSTHD[index], spans).flatten(1)).add_(x_Nd)
+            seen_Nd = self.attend(q_NHD, cache.kv_NSTHD[index], spans).flatten(1)
+            x_Nd = self._total(layer.wo(seen_Nd)).add_(x_Nd)
             a, b = layer.w13(self._normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
-            x_Nd = layer.w2(silu(a).mul_(b)).add_(x_Nd)
+            x_Nd = self._total(layer.w2(silu(a).mul_(b))).add_(x_Nd)
         return self._normal(x_Nd[:count], self.norm)
 
     @torch.inference_mode()
     def logits(self, states_Nd: Tensor) -> Tensor:
         """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
         pair_Nd = states_Nd if len(states_Nd) > 1 else states_Nd.repeat(2, 1)
-        return self.head(pair_Nd)[: len(states_Nd)].float().cpu()
+        logits_NV = self.head(pair_Nd)[: len(states_Nd)]
+        return (self.sharing.columns(logits_NV) if self.sharing else logits_NV).float().cpu()
 
     def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
         return most_likely(logits_NV), logits_NV.logsumexp(-1)
+
+    def _total(self, x_Nd: Tensor) -> Tensor:
+        return self.sharing.total(x_Nd) if self.sharing else x_Nd
 
     def _layer(self, layer: Layer) -> _Weights:
         attention, feed_forward = layer.attention, layer.feed_forward
@@ -128,6 +161,12 @@ class Network:
             self._fused([feed_forward.w1, feed_forward.w3]),
             self._fused([feed_forward.w2]),
         )
+
+    def _head(self, model: Transformer) -> Product:
+        sharing = self.sharing
+        if not (sharing and self.config.tied):
+            return self._fused([model.output])
+        return dense(model.output.weight.detach().chunk(sharing.size)[sharing.rank])
 
     def _fused(self, parts: Sequence[nn.Linear]) -> Product:
         weights = [part.weight.detach() for part in parts]
@@ -155,7 +194,7 @@ class Network:
         """Cut rows into heads, of which queries and keys are turned to their position."""
         config = self.config
         qkv_NHD = qkv_Nd.view(len(qkv_Nd), -1, config.head_dim)
-        turned = qkv_NHD[:, : config.heads + config.key_heads]
+        turned = qkv_NHD[:, : self.heads + self.key_heads]
         wide = turned.float() if self.dtype != torch.float32 else turned
         torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(turns_N)
         if wide is not turned:

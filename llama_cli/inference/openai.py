@@ -2,14 +2,18 @@
 
     {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once"}}
 
-What a body does not say is as the options say. The forms are of
-https://platform.openai.com/docs/api-reference/batch, without what a clock would have to tell.
+What a body does not say is as the options say. A prompt is a text or its token ids, or there is
+a list of either. The forms are of https://platform.openai.com/docs/api-reference/batch, without
+what a clock would have to tell; `llama_cli.serving` answers in them too.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -25,6 +29,9 @@ NUMBERS = {"temperature": (int, float), "top_p": (int, float), "min_p": (int, fl
 COUNTS = {"max_tokens": (int,), "top_k": (int,), "seed": (int,), "n": (int,)}
 ENDS = {"eos": "stop", "stop": "stop", "length": "length"}  # ours, and OpenAI's
 ROLES = ("system", "user", "assistant")
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+Likeliest = list[tuple[int, float]]  # tokens at one place, and their logarithms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +69,68 @@ def read_call(line: bytes, *, settings: Settings, tokenizer: Tokenizer, template
     if body.get("stream"):
         raise ValueError("a batch is not streamed")
     chat = url == CHAT
-    prompts = [_talk(body, template)] if chat else _texts(body)
-    own = _settings(body, settings, chat=chat)
-    requests = [
-        Request(Prompt(name if len(prompts) == 1 else f"{name}/{index}", prompt), own)
-        for index, prompt in enumerate(prompts)
-    ]
+    requests = requests_of(
+        body, chat=chat, settings=settings, tokenizer=tokenizer, template=template, name=name
+    )
     model = str(body.get("model", ""))
-    answer = partial(_reply, name=name, model=model, chat=chat, own=own, tokenizer=tokenizer)
-    return Call(tuple(requests), answer)
+    answer = partial(
+        _reply, name=name, model=model, chat=chat, requests=requests, tokenizer=tokenizer
+    )
+    return Call(requests, answer)
 
 
-def _texts(body: dict[str, Any]) -> list[str]:
+def requests_of(
+    body: dict[str, Any],
+    *,
+    chat: bool,
+    settings: Settings,
+    tokenizer: Tokenizer,
+    template: Template,
+    name: str | None = None,
+) -> tuple[Request, ...]:
+    """Read what a body asks for. Its prompts are named by their place, after `name` if given.
+
+    Raises:
+        ValueError: it is not in OpenAI's form.
+    """
+    prompts = [_talk(body, template)] if chat else _prompts(body, tokenizer)
+    own = _settings(body, settings, chat=chat)
+    return tuple(
+        Request(Prompt(_named(name, index, len(prompts)), prompt), own)
+        if isinstance(prompt, str)
+        else Request(
+            Prompt(_named(name, index, len(prompts)), tokenizer.decode(prompt)), own, tuple(prompt)
+        )
+        for index, prompt in enumerate(prompts)
+    )
+
+
+def _named(name: str | None, index: int, count: int) -> str:
+    """Name a prompt of several.
+
+    >>> _named("a", 0, 1), _named("a", 0, 2), _named(None, 1, 2)
+    ('a', 'a/0', '1')
+    """
+    if name is None:
+        return str(index)
+    return name if count == 1 else f"{name}/{index}"
+
+
+def _prompts(body: dict[str, Any], tokenizer: Tokenizer) -> list[str | list[int]]:
     given = body.get("prompt", "")
-    prompts = given if isinstance(given, list) else [given]
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError("field 'prompt' is neither a text nor a list of texts")
-    return prompts
+    if isinstance(given, str) or _are_ids(given):
+        given = [given]
+    good = isinstance(given, list) and given
+    if not good or not all(isinstance(each, str) or _are_ids(each) for each in given):
+        raise ValueError("field 'prompt' is neither a text, nor token ids, nor a list of either")
+    for each in given:
+        if not isinstance(each, str) and not 0 <= min(each) <= max(each) < tokenizer.vocab_size:
+            raise ValueError(f"field 'prompt' has an id outside 0 to {tokenizer.vocab_size - 1}")
+    return list(given)
+
+
+def _are_ids(given: object) -> bool:
+    return isinstance(given, list) and bool(given) and all(type(each) is int for each in given)
 
 
 def _talk(body: dict[str, Any], template: Template) -> str:
@@ -87,11 +139,20 @@ def _talk(body: dict[str, Any], template: Template) -> str:
         raise ValueError("no field 'messages'")
     messages = []
     for each in given:
-        role, text = (each.get("role"), each.get("content")) if isinstance(each, dict) else (0, 0)
-        if role not in ROLES or not isinstance(text, str):
+        role, text = (each.get("role"), _said(each)) if isinstance(each, dict) else (0, None)
+        if role not in ROLES or text is None:
             raise ValueError(f"a message has a text and a role of {', '.join(ROLES)}")
         messages.append(Message(role, text))
     return template.prompt(messages)
+
+
+def _said(message: dict[str, Any]) -> str | None:
+    """Give what a message says: a text, or a list of parts that are texts."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    good = [text for text in texts if isinstance(text, str)]
+    return "".join(good) if len(good) == len(texts) else None
 
 
 def _settings(body: dict[str, Any], settings: Settings, *, chat: bool) -> Settings:
@@ -129,64 +190,118 @@ def _reply(
     name: str,
     model: str,
     chat: bool,
-    own: Settings,
+    requests: Sequence[Request],
     tokenizer: Tokenizer,
 ) -> Reply:
+    asked = [request for request in requests for _ in range(request.settings.samples)]
+    parts = list(zip(asked, completions, strict=True))
+    reads = [len(request.ids or tokenizer.encode(request.prompt.prompt)) for request in asked]
+    made = sum(
+        len(each.tokens) - (read - 1 if request.settings.echo and each.tokens else 0)
+        for (request, each), read in zip(parts, reads, strict=True)
+    )
     choices = [
-        _choice(index, each, chat=chat, told=own.logprobs is not None, tokenizer=tokenizer)
-        for index, each in enumerate(completions)
+        choice(index, each, request, chat=chat, tokenizer=tokenizer)
+        for index, (request, each) in enumerate(parts)
     ]
-    firsts = completions[:: own.samples]
-    read = sum(len(tokenizer.encode(each.prompt)) for each in firsts)
-    made = sum(len(each.tokens) for each in completions)
-    if own.echo:
-        made -= sum(len(tokenizer.encode(each.prompt)) - 1 for each in completions if each.tokens)
-    body = {
-        "id": f"cmpl-{name}",
+    read = sum(reads[:: requests[0].settings.samples])
+    return Reply(name, answer(f"cmpl-{name}", model, choices, usage(read, made), chat=chat))
+
+
+def answer(
+    name: str,
+    model: str,
+    choices: list[dict[str, Any]],
+    used: dict[str, int],
+    *,
+    chat: bool,
+    created: int = 0,
+) -> dict[str, Any]:
+    """Give the body of an answer."""
+    return {
+        "id": name,
         "object": "chat.completion" if chat else "text_completion",
-        "created": 0,
+        "created": created,
         "model": model,
         "choices": choices,
-        "usage": {
-            "prompt_tokens": read,
-            "completion_tokens": made,
-            "total_tokens": read + made,
-        },
+        "usage": used,
     }
-    return Reply(name, body)
 
 
-def _choice(
-    index: int, completion: Completion, *, chat: bool, told: bool, tokenizer: Tokenizer
+def usage(read: int, made: int) -> dict[str, int]:
+    """Count tokens, of each prompt once and of each completion."""
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+def choice(
+    index: int, completion: Completion, request: Request, *, chat: bool, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    said = completion.completion
+    """Give one completion as a choice.
+
+    Of a prompt that was given as ids the first is echoed too; nothing says how likely it was.
+    """
+    said, top = completion.completion, completion.top_logprobs or []
+    told = None
+    if request.settings.logprobs is not None:
+        first = request.ids[:1] if request.ids and request.settings.echo else ()
+        told = (chat_logprobs if chat else text_logprobs)(
+            [*first, *completion.tokens],
+            [*(None for _ in first), *completion.logprobs],
+            [*(None for _ in first), *top],
+            tokenizer,
+        )
     message = {"role": "assistant", "content": said.strip()}
-    listed = _chat_logprobs if chat else _text_logprobs
     return {
         "index": index,
         **({"message": message} if chat else {"text": said}),
-        "logprobs": listed(completion, tokenizer) if told else None,
+        "logprobs": told,
         "finish_reason": ENDS[completion.finish],
     }
 
 
-def _text_logprobs(completion: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
-    pieces, offsets = [tokenizer.piece(token) for token in completion.tokens], [0]
-    for piece in pieces:
-        offsets.append(offsets[-1] + len(piece))
-    top = completion.top_logprobs or []
+def text_logprobs(
+    tokens: Sequence[int],
+    logprobs: Sequence[float | None],
+    top: Sequence[Likeliest | None],
+    tokenizer: Tokenizer,
+    offset: int = 0,
+) -> dict[str, Any]:
+    """List tokens as `/v1/completions` does; the first begins `offset` characters on."""
+    pieces = [tokenizer.piece(token) for token in tokens]
     return {
         "tokens": pieces,
-        "token_logprobs": completion.logprobs,
-        "top_logprobs": [{tokenizer.piece(t): p for t, p in reversed(each)} for each in top],
-        "text_offset": offsets[:-1],
+        "token_logprobs": list(logprobs),
+        "top_logprobs": [
+            each and {tokenizer.piece(token): logprob for token, logprob in reversed(each)}
+            for each in top
+        ],
+        "text_offset": list(accumulate(map(len, pieces[:-1]), initial=offset)) if pieces else [],
     }
 
 
-def _chat_logprobs(completion: Completion, tokenizer: Tokenizer) -> dict[str, Any]:
-    def told(token: int, logprob: float) -> dict[str, Any]:
-        return {"token": tokenizer.piece(token), "logprob": logprob}
+def chat_logprobs(
+    tokens: Sequence[int],
+    logprobs: Sequence[float | None],
+    top: Sequence[Likeliest | None],
+    tokenizer: Tokenizer,
+) -> dict[str, Any]:
+    """List tokens as `/v1/chat/completions` does."""
 
-    parts = zip(completion.tokens, completion.logprobs, completion.top_logprobs or [], strict=True)
-    content = [{**told(t, p), "top_logprobs": [told(*each) for each in top]} for t, p, top in parts]
+    def told(token: int, logprob: float | None) -> dict[str, Any]:
+        piece = tokenizer.piece(token)
+        return {"token": piece, "logprob": logprob, "bytes": list(_bytes(piece))}
+
+    parts = zip(tokens, logprobs, top, strict=True)
+    content = [
+        {**told(t, p), "top_logprobs": [told(*e) for e in tops or ()]} for t, p, tops in parts
+    ]
     return {"content": content}
+
+
+def _bytes(piece: str) -> bytes:
+    r"""Give what a piece stands for.
+
+    >>> _bytes("<0xE2>"), _bytes(" a")
+    (b'\xe2', b' a')
+    """
+    return bytes([int(piece[3:5], 16)]) if BYTE.fullmatch(piece) else piece.encode()

@@ -49,13 +49,27 @@ def dense(weight_MK: Tensor) -> Product:
 def int8(weight_MK: Tensor) -> Product:
     """Multiply by a matrix in eight bits: a factor for each output, and for each row of input.
 
+    On a GPU the weights alone are in eight bits: half of bf16's memory, and no quicker.
+
     Raises:
-        NotReadyError: this PyTorch has no oneDNN.
+        NotReadyError: for a CPU this PyTorch has no oneDNN.
     """
+    if weight_MK.device.type != "cpu":
+        return widened(weight_MK)
     if not onednn():
         raise NotReadyError("int8 needs a PyTorch with oneDNN", hint="llama generate --dtype bf16")
     whole_MK, scale_M = _whole(weight_MK)
     return (_small if whole_MK.numel() < SMALL else _packed)(whole_MK, scale_M)
+
+
+def widened(weight_MK: Tensor) -> Product:
+    """Multiply by a matrix in eight bits that is as wide as the activations when it is used."""
+    whole_MK, scale_M = _whole(weight_MK)
+
+    def product(x_NK: Tensor) -> Tensor:
+        return linear(x_NK, whole_MK.to(x_NK.dtype)).mul_(scale_M)
+
+    return product
 
 
 def _small(whole_MK: Tensor, scale_M: Tensor) -> Product:
@@ -89,8 +103,8 @@ def _packed(whole_MK: Tensor, scale_M: Tensor) -> Product:
 
 def _whole(weight_MK: Tensor) -> tuple[Tensor, Tensor]:
     """Give a matrix in whole numbers up to 127, and what one of them is worth in each row."""
-    whole_MK = torch.empty(weight_MK.shape, dtype=torch.int8)
-    scale_M = torch.empty(len(weight_MK))
+    whole_MK = torch.empty(weight_MK.shape, dtype=torch.int8, device=weight_MK.device)
+    scale_M = torch.empty(len(weight_MK), device=weight_MK.device)
     for at in range(0, len(weight_MK), AT_ONCE):
         rows = weight_MK[at : at + AT_ONCE].float()
         scale = rows.abs().amax(1).clamp_min_(SMALLEST).div_(127)

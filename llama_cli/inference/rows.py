@@ -9,6 +9,8 @@ from llama_cli.inference.text import cut
 from llama_cli.records import Completion, Prompt, Timings
 from llama_cli.tokenizer.bpe import Tokenizer
 
+BROKEN = "\ufffd"  # what a byte is shown as whose character is not whole
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -40,10 +42,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and how to complete it."""
+    """A prompt and how to complete it; `ids` are its tokens, if they are not those of its text."""
 
     prompt: Prompt
     settings: Settings
+    ids: tuple[int, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +65,8 @@ class Row:
     finish: str = ""  # while it goes on
     slot: int = -1
     held: int = 0  # tokens that are in the cache
+    said: str = ""  # text of the completion that no later token can change
+    read: int = 0  # tokens of the completion that are in `said`
     logprobs: list[float] = field(default_factory=list)
     top: list[list[tuple[int, float]]] = field(default_factory=list)
 
@@ -80,7 +85,8 @@ def rows_of(
     request: Request, tokenizer: Tokenizer, context: int, clock: Callable[[], float] | None
 ) -> Iterator[Row]:
     """Begin each sample of a request; one that has nothing to be computed has ended."""
-    ids, settings = tokenizer.encode(request.prompt.prompt), request.settings
+    settings = request.settings
+    ids = tokenizer.encode(request.prompt.prompt) if request.ids is None else request.ids
     end = min(context, len(ids) + settings.max_tokens)
     scored = settings.echo and 1 < len(ids) <= context
     finish = "" if len(ids) < end or scored else "length"
@@ -91,8 +97,19 @@ def rows_of(
 
 
 def whole_text(row: Row, tokenizer: Tokenizer) -> str:
-    """Give all that was made, as it stands after the prompt."""
-    return tokenizer.decode(row.ids)[len(tokenizer.decode(row.ids[: row.start])) :]
+    """Give all that was made, as it stands after the prompt; only what is new is decoded.
+
+    A character that the ids of a prompt cut in two stays cut.
+    """
+    at, said = row.start + row.read, row.said
+    shown = tokenizer.decode_from(row.ids, at)
+    # bytes without the rest of their character are U+FFFD each, and there are at most three
+    loose = min(len(shown) - len(shown.rstrip(BROKEN)), 3)
+    end = len(row.ids) - loose
+    whole = tokenizer.decode_from(row.ids[:end], at) if loose else shown
+    if end >= at and whole + BROKEN * loose == shown:
+        row.said, row.read = said + whole, end - row.start
+    return said + shown
 
 
 def text(row: Row, tokenizer: Tokenizer) -> str:
@@ -100,16 +117,21 @@ def text(row: Row, tokenizer: Tokenizer) -> str:
     return cut(whole_text(row, tokenizer), row.settings.stop)
 
 
+def first_told(row: Row) -> int:
+    """Tell which token is the first of those told; the rest, and `logprobs`, go with it."""
+    scored = row.settings.echo and (row.held > 0 or row.start == 1)
+    return 1 if scored else row.start
+
+
 def completion(row: Row, tokenizer: Tokenizer) -> Completion:
     """Make the record of a row that has ended."""
-    settings, echo = row.settings, row.settings.echo
-    scored = echo and (row.held > 0 or row.start == 1)
+    settings = row.settings
     return Completion(
         id=row.prompt.id,
         prompt=row.prompt.prompt,
-        completion=echo * row.prompt.prompt + text(row, tokenizer),
+        completion=settings.echo * row.prompt.prompt + text(row, tokenizer),
         finish=row.finish,
-        tokens=row.ids[1 if scored else row.start :],
+        tokens=row.ids[first_told(row) :],
         logprobs=row.logprobs,
         seed=settings.seed,
         sample=row.sample if settings.samples > 1 else None,

@@ -25,6 +25,10 @@ def settled(text: str, stops: Iterable[str]) -> int:
     8
     """
     text = text.rstrip("\ufffd")
-    beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
-    held = max((len(each) for each in beginnings if text.endswith(each)), default=0)
-    return len(text) - held
+    return len(text) - max((_begun(text, stop) for stop in stops), default=0)
+
+
+def _begun(text: str, stop: str) -> int:
+    """Count the characters of a stop string's beginning that a text ends with."""
+    longest = min(len(text), len(stop) - 1)
+    return next((at for at in range(longest, 0, -1) if text.endswith(stop[:at])), 0)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.split import split_dim
 from llama_cli.model.stored import Slice
 from llama_cli.model.transformer import first_weight
 from llama_cli.parallel.mesh import Mesh
-from llama_cli.parallel.tensor import split_dim
 
 
 @dataclass(frozen=True, slots=True)

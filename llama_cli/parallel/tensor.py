@@ -19,29 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from llama_cli.model.exchange import ALONE, Exchange
+from llama_cli.model.split import split_dim
 from llama_cli.parallel.mesh import Mesh
-
-# Dim of a weight that is split, by the name of its module; norms are not there.
-SPLIT = {
-    "tok_embeddings": 0,
-    "wq": 0,
-    "wk": 0,
-    "wv": 0,
-    "wo": 1,
-    "w1": 0,
-    "w2": 1,
-    "w3": 0,
-    "output": 0,
-}
-
-
-def split_dim(name: str) -> int | None:
-    """Say along which dim tensor ranks split a parameter; None for one that all hold whole.
-
-    >>> split_dim("layers.3.attention.wo.weight"), split_dim("layers.3.ffn_norm.weight")
-    (1, None)
-    """
-    return SPLIT.get(name.split(".")[-2])
 
 
 def split(model: nn.Module, mesh: Mesh) -> None:

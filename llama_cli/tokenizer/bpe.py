@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import sentencepiece
@@ -17,6 +18,7 @@ import sentencepiece
 from llama_cli.errors import LlamaError, NotReadyError
 
 EMBEDDED = Path(__file__).with_name("default.model")
+BEFORE = "a"  # stands before what is decoded as the middle of a text; any letter would do
 
 
 class Tokenizer:
@@ -68,6 +70,11 @@ class Tokenizer:
         return int(self.processor.vocab_size())
 
     @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of text of the longest piece: no token stands for more."""
+        return max(len(self.piece(token).encode()) for token in range(self.vocab_size))
+
+    @cached_property
     def sha256(self) -> str:
         """Checksum of the `.model` file: which tokenizer this is."""
         return hashlib.sha256(self.model).hexdigest()
@@ -87,6 +94,22 @@ class Tokenizer:
             raise ValueError(f"an id is outside the {self.vocab_size} of this tokenizer")
         text: str = self.processor.DecodeIds(list(ids))
         return text
+
+    def decode_from(self, ids: Sequence[int], start: int) -> str:
+        """Give the text of `ids[start:]` as it stands after the others, in time of its length.
+
+        >>> tokenizer = Tokenizer.load()
+        >>> ids = tokenizer.encode("to be or")
+        >>> tokenizer.decode_from(ids, len(ids) - 1), tokenizer.decode(ids[-1:])
+        (' or', 'or')
+        """
+        begun = any(not self.processor.IsControl(token) for token in islice(ids, start))
+        before = self._before if begun else []  # at the beginning of a text a space is dropped
+        return self.decode([*before, *ids[start:]])[len(BEFORE) * begun :]
+
+    @cached_property
+    def _before(self) -> list[int]:
+        return self.encode(BEFORE, bos=False)
 
     def piece(self, token: int) -> str:
         """Give a token as it stands within a text; one of a single byte is named, as <0x0A>."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -193,7 +194,7 @@ def test_lines_of_openai_batches_are_answered_in_kind(here: Path) -> None:
     ("bad", "message"),
     [
         (line("x", "/v1/embeddings", **BODY), "an object for /v1/completions or "),
-        (line("x", prompt=3), "field 'prompt' is neither a text nor a list of texts"),
+        (line("x", prompt=3), "field 'prompt' is neither a text, nor token ids, nor"),
         (line("x", prompt="a", max_tokens="9"), "field 'max_tokens' is str, not a number"),
         (line("x", prompt="a", max_tokens=-1), "max_tokens, temperature, top_k and logprobs are"),
         (line("x", prompt="a", top_p=7), "top_p and min_p lie between 0 and 1"),
@@ -245,3 +246,34 @@ def test_a_reader_that_leaves_ends_ten_thousand_prompts_in_silence(here: Path) -
     done = sh(script, here)
     assert len(done.stdout.splitlines()) == 6
     assert (done.stdout.splitlines()[-1], done.stderr) == ("141", "")
+
+
+TWO = "RANK={} WORLD_SIZE=2 LOCAL_RANK={} MASTER_ADDR=127.0.0.1 MASTER_PORT={} llama generate"
+
+
+def test_processes_that_share_a_model_write_one_answer(here, unused_port):
+    (here / "shared").write_text("The cat\nA table\n")
+    alone = sh("llama generate shared --temperature 0 --max-tokens 6", here)
+    options = "--device cpu shared --temperature 0 --max-tokens 6"
+    first, second = (f"{TWO.format(rank, rank, unused_port)} {options}" for rank in (0, 1))
+    done = sh(f"{second} > second & {first} && wait $! && cat second", here)
+    assert done.returncode == 0, done.stderr
+    assert [each["tokens"] for each in completions(done.stdout)] == [
+        each["tokens"] for each in completions(alone.stdout)
+    ]
+    assert done.stderr.count(", 2 in, 2 out, ") == 1
+
+
+def test_a_model_that_does_not_divide_is_said(here):
+    done = sh("RANK=0 WORLD_SIZE=3 llama generate --device cpu --prompt x", here)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "llama generate: the 2 heads of keys and values do not divide by 3 processes",
+    )
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

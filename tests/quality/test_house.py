@@ -21,7 +21,10 @@ from tests.reference import ENVIRONMENT, names, words
 from tests.reference import found as command
 from tests.shell import ROOT, sh
 
-HEAVY = {"torch", "numpy", "sentencepiece", "zstandard", "rich", "matplotlib", "fsspec"}
+HEAVY = {
+    *("torch", "numpy", "sentencepiece", "zstandard", "rich", "matplotlib", "fsspec"),
+    *("starlette", "uvicorn"),
+}
 
 
 def test_the_changelog_begins_with_the_version() -> None:

@@ -29,6 +29,7 @@ MAY: dict[str, set[str]] = {
     "mixture": {*BELOW_ALL, "shards"},
     "parallel": {*BELOW_ALL, "model"},
     "inference": {*BELOW_ALL, "model", "tokenizer", "kernels"},
+    "serving": {*BELOW_ALL, "inference", "tokenizer"},
     "sources": BELOW_ALL,
     "filters": {*BELOW_ALL, "overlap"},
     "training": {*BELOW_ALL, "mixture", "shards", "parallel", "model", "kernels", "tokenizer"},

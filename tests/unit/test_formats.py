@@ -53,6 +53,14 @@ def their_logits(path: Path) -> torch.Tensor:
     return found
 
 
+def lies_in_file(tensor: torch.Tensor) -> bool:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(address, 16) for address in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return line.endswith((".safetensors", ".pth"))
+    raise AssertionError("a tensor in no memory")
+
+
 # -- Hugging Face --
 
 
@@ -239,6 +247,20 @@ def test_matrices_can_be_laid_out_by_columns_and_in_another_dtype(
     assert (found.output.weight is found.tok_embeddings.weight) == source.config.tied
     half = load(source, dtype=torch.bfloat16)
     assert same(half, model(config).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("later", LATER)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_whole_in_a_file_is_used_where_it_lies(
+    tmp_path: Path, kind: Kind, later: str
+) -> None:
+    config = replace(PLAIN, **LATER[later])
+    source = open_source(exported(kind, ours(tmp_path / "c", config), tmp_path / "x"))
+    assert same(load(source, mapped=True), model(config))
+    assert same(load(source, mapped=True, dtype=torch.bfloat16), model(config).to(torch.bfloat16))
+    layer = load(source, mapped=True).layers[1].attention
+    assert lies_in_file(layer.wo.weight)
+    assert lies_in_file(layer.wq.weight) == (kind != "hf")  # whose rows are in another order
 
 
 @pytest.mark.parametrize("kind", KINDS)

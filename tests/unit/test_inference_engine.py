@@ -184,10 +184,21 @@ def test_settings_that_cannot_be_are_refused(wrong):
         Settings(**wrong)
 
 
-def test_a_tokenizer_of_another_size_is_refused():
-    model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=99))
-    with pytest.raises(ValueError, match="the model has 99 pieces, its tokenizer 400"):
+@pytest.mark.parametrize("pieces", [99, 400 + 1025])
+def test_a_tokenizer_of_another_size_is_refused(pieces):
+    model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=pieces))
+    with pytest.raises(ValueError, match=f"the model has {pieces:,} pieces, its tokenizer 400"):
         Engine(model, tiny_tokenizer())
+
+
+def test_pieces_that_no_tokenizer_has_are_never_said():
+    model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=464)).eval()
+    with torch.no_grad():
+        model.output.weight[400:].fill_(9)  # and its negative: the likeliest, half of the time
+        model.output.weight[432:].neg_()
+    said = complete(Engine(model, tiny_tokenizer()), GREEDY)
+    assert all(token < 400 for each in said for token in each.tokens)
+    assert all(logprob <= 0 for each in said for logprob in each.logprobs)
 
 
 def test_an_engine_changes_no_weight(engine):

@@ -11,7 +11,7 @@ from torch import Tensor
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import BLOCK, Cache, alike
 from llama_cli.inference.network import Network
-from llama_cli.inference.products import dense, int8, laid_out
+from llama_cli.inference.products import dense, int8, laid_out, widened
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.tiny import CONFIG
 
@@ -73,6 +73,14 @@ def test_a_row_of_a_product_depends_on_nothing_but_itself(shape, kind) -> None:
     assert error < (1e-5 if kind is dense else 0.1)
 
 
+def test_eight_bits_that_are_widened_when_used_are_near() -> None:
+    weight, x = torch.randn(96, 64), torch.randn(5, 64)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = widened(weight.to(dtype))(x.to(dtype))
+        assert found.dtype == dtype
+        assert (found - x @ weight.t()).abs().max() < 0.1 * (x @ weight.t()).std()
+
+
 def test_a_row_of_zeros_in_eight_bits_is_zero() -> None:
     assert int8(torch.ones(32, 32))(torch.zeros(2, 32)).abs().max() == 0
     assert int8(torch.zeros(32, 32))(torch.ones(2, 32)).abs().max() == 0
@@ -85,7 +93,7 @@ def test_laying_out_keeps_every_value() -> None:
 
 
 def test_room_grows_and_what_is_there_stays() -> None:
-    cache = Cache(CONFIG, device=torch.device("cpu"), dtype=torch.float32)
+    cache = Cache(CONFIG, CONFIG.heads, device=torch.device("cpu"), dtype=torch.float32)
     cache.grow(1, 10)
     kv = torch.ones(1, 2 * CONFIG.heads, CONFIG.head_dim)
     cache.write(0, torch.tensor([3]), kv)

@@ -17,8 +17,8 @@ from torch.multiprocessing import start_processes
 
 from llama_cli.errors import Elsewhere, LlamaError, UsageError
 from llama_cli.model.config import SIZES
+from llama_cli.model.split import split_dim
 from llama_cli.parallel.mesh import ONE, Mesh, check, joined, shape
-from llama_cli.parallel.tensor import split_dim
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

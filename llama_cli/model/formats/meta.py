@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from llama_cli.errors import NotReadyError, UsageError, naming
+from llama_cli.model import split
 from llama_cli.model.config import ModelConfig, swiglu_hidden
 from llama_cli.model.formats.source import EMBEDDING, HEAD, TOKENIZER, Source
 from llama_cli.model.safetensors import DTYPES, Kind
@@ -35,17 +36,7 @@ from llama_cli.model.stored import Read, Rectangle, Slice
 PARAMS, PATTERN = "params.json", "consolidated.*.pth"
 CONTEXT = "context.json"  # ours: Meta's params do not say how long a context was trained on
 NUMBERED = re.compile(r"consolidated\.(\d\d)\.pth")
-SPLIT = {
-    "tok_embeddings": 1,
-    "wq": 0,
-    "wk": 0,
-    "wv": 0,
-    "wo": 1,
-    "w1": 0,
-    "w2": 1,
-    "w3": 0,
-    "output": 0,
-}
+SPLIT = {**split.SPLIT, EMBEDDING.partition(".")[0]: 1}
 PASSED_OVER = "rope.freqs"  # which follow from params.json
 REFUSED = ("use_scaled_rope", "quantization_args", "lora_args")  # of Llama 3.1 and later
 
@@ -200,20 +191,11 @@ def _refuse_missing(
         raise _missing(directory, len(found))
 
 
-def split_dim(name: str) -> int | None:
-    """Say along which dim GPUs share a tensor; None for one that all have.
-
-    >>> split_dim("layers.3.attention.wo.weight"), split_dim("norm.weight")
-    (1, None)
-    """
-    return SPLIT.get(name.rpartition(".")[0].rpartition(".")[2])
-
-
 def _place(found: Sequence[Mapping[str, Kind]], config: ModelConfig) -> list[dict[str, Rectangle]]:
     """Say where in the whole lies what each file has; what all have is taken from the first."""
     placed: list[dict[str, Rectangle]] = [{} for _ in found]
     for name in dict.fromkeys(name for entries in found for name in entries):
-        dim, at = split_dim(name), 0
+        dim, at = split.split_dim(name, SPLIT), 0
         if (
             name == EMBEDDING
             and len(found) > 1
@@ -273,7 +255,7 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
 
 def _part(name: str, entry: Kind, number: int, shards: int) -> Slice:
     """Make room for what one of the GPUs has of a tensor."""
-    (shape, dtype), dim = entry, split_dim(name)
+    (shape, dtype), dim = entry, split.split_dim(name, SPLIT)
     offset, length = [0] * len(shape), list(shape)
     if dim is not None:
         length[dim] //= shards

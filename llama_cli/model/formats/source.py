@@ -21,6 +21,7 @@ from llama_cli.errors import NotReadyError
 from llama_cli.model.blank import blank
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.safetensors import Kind
+from llama_cli.model.split import split_dim
 from llama_cli.model.stored import File, Rectangle, Slice, pour
 from llama_cli.model.transformer import Transformer
 
@@ -103,7 +104,7 @@ class Source:
     def _at_once(self) -> int:
         return sum(held.bytes for file in self.files for held in file.held.values()) // SHARE
 
-    def mapped(self, name: str) -> Tensor | None:
+    def mapped(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         """Give a tensor where it lies in its file, if it lies there whole, row after row.
 
         It takes no memory but what the system keeps of the file, and is read when it is used.
@@ -111,7 +112,6 @@ class Source:
         Raises:
             NotReadyError: the file is damaged.
         """
-        shape = parameter_shapes(self.config)[name]
         for file in self.files:
             with self._damage(file.path):
                 held = file.held.get(name)
@@ -167,12 +167,14 @@ def load(
     attention: str | None = None,
     columns: bool = False,
     mapped: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> Transformer:
     """Build the model; dtype None keeps the one on disk.
 
     With `columns`, the matrices of products are laid out column by column, as PyTorch reads them
     best on a CPU, while they are read. With `mapped`, what can stay in its file does (`mapped`
-    above): the model is not to be written to.
+    above): the model is not to be written to. `part`, a rank and a number of ranks, keeps that
+    rank's share of each layer and of the head, for `inference.shared`.
 
     Raises:
         NotReadyError: a file is damaged.
@@ -181,21 +183,40 @@ def load(
         model = Transformer(source.config, attention=attention)
     dtypes = source.dtypes
     looked_up = None if source.config.tied else EMBEDDING
-    found = {}
-    rooms = {}
+    found, rooms = {}, []
     for name, weight in model.named_parameters():
-        if mapped and dtype in (None, dtypes[name]):
-            there = source.mapped(name)
-            if there is not None:
-                found[name] = there
-                continue
-        turn = columns and weight.dim() == 2 and name != looked_up
-        shape = weight.shape[::-1] if turn else weight.shape
-        room = torch.empty(shape, dtype=dtype or dtypes[name], device=device)
-        found[name] = rooms[name] = room.t() if turn else room
-    source.pour(whole(name, tensor) for name, tensor in rooms.items())
+        kept = dtype or dtypes[name]
+        there = (
+            source.mapped(name, tuple(weight.shape)) if mapped and kept == dtypes[name] else None
+        )
+        if there is None:
+            turn = columns and weight.dim() == 2 and name != looked_up
+            room = _room(name, weight, part, turn=turn, dtype=kept, device=device)
+            rooms.append(room)
+            there = room.tensor
+        found[name] = there
+    source.pour(rooms)
     for name, tensor in found.items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(tensor))
     model.tie()
     return model
+
+
+def _room(
+    name: str,
+    weight: Tensor,
+    part: tuple[int, int],
+    *,
+    turn: bool,
+    dtype: torch.dtype,
+    device: str,
+) -> Slice:
+    """Make room for a rank's share of a weight; the embedding is whole on all."""
+    shape, offset = list(weight.shape), [0] * weight.dim()
+    dim = None if name == EMBEDDING else split_dim(name)
+    if dim is not None:
+        shape[dim] //= part[1]
+        offset[dim] = part[0] * shape[dim]
+    room = torch.empty(shape[::-1] if turn else shape, dtype=dtype, device=device)
+    return Slice(name, tuple(weight.shape), tuple(offset), room.t() if turn else room)

@@ -1,0 +1,81 @@
+"""One model that several processes share: what torchrun started joins, and the first one leads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from llama_cli.commands._completing import How
+from llama_cli.commands._model import open_tokenizer
+from llama_cli.errors import LlamaError, UsageError
+
+if TYPE_CHECKING:
+    from llama_cli.inference.engine import Engine
+    from llama_cli.model.config import ModelConfig
+    from llama_cli.model.formats.source import Source
+
+
+def processes() -> int:
+    """Count the processes that torchrun started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE") or 1) if "RANK" in os.environ else 1
+
+
+def leads() -> bool:
+    """Say whether streams and sockets are this process's."""
+    return processes() == 1 or os.environ["RANK"] == "0"
+
+
+def open_shared(
+    ctx: click.Context, source: Source, how: How, clock: Callable[[], float] | None
+) -> Engine:
+    """Load this process's part of a model; the first gets an engine, the others follow and end.
+
+    Raises:
+        UsageError: the model does not divide by so many, or int8 was asked for.
+        NotReadyError: a file is damaged.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from llama_cli.inference.engine import Engine
+    from llama_cli.inference.network import Network
+    from llama_cli.inference.shared import Group, Leader, follow
+    from llama_cli.model.formats.source import load
+
+    rank, size = int(os.environ["RANK"]), processes()
+    _check(source.config, size, how)
+    on_gpu = how.device != "cpu"
+    device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}" if on_gpu else "cpu"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    ctx.call_on_close(dist.destroy_process_group)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
+    kept = dtypes[how.dtype]
+    model = load(source, device=device, dtype=kept, columns=not on_gpu, part=(rank, size))
+    group = Group(rank, size, dist.new_group(backend="gloo"))
+    network = Network(model.eval(), deterministic=how.deterministic, sharing=group)
+    if rank:
+        follow(network, group)
+        ctx.exit()  # streams and reports are the leader's
+    leader = Leader(network, group)
+    ctx.call_on_close(leader.end)
+    try:
+        return Engine(model, open_tokenizer(source), clock=clock, network=leader)
+    except ValueError as error:
+        raise LlamaError(f"{source.directory}: {error}") from None
+
+
+def _check(config: ModelConfig, size: int, how: How) -> None:
+    if how.quantize:
+        raise UsageError("--quantize is for one process", hint="--dtype bf16")
+    for what, number in (
+        ("heads of keys and values", config.key_heads),
+        ("numbers of the hidden width", config.hidden),
+        ("pieces of the vocabulary", config.vocab_size),
+    ):
+        if number % size:
+            raise UsageError(f"the {number:,} {what} do not divide by {size} processes")
