@@ -215,19 +215,27 @@ def test_greedy_samples_are_all_the_same(engine: Engine) -> None:
     assert len(set(texts)) == 1
 
 
-def test_a_long_prompt_leaves_room_for_its_completion(engine: Engine) -> None:
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_long_prompt_loses_its_beginning_and_leaves_room(engine: Engine, bos: bool) -> None:
     asked = complete(0, "The cat opens the table. " * 20, max_tokens=16)
-    model = Local(engine)
+    model = Local(engine, bos=bos)
+    ids = engine.tokenizer.encode(asked.prompt)
     ready = model.prepare(asked)
     assert ready.truncated
-    assert len(ready.form.prompt) <= engine.context - 16
-    assert asked.prompt.endswith(ready.form.text.lstrip())
+    room = engine.context - 16
+    assert list(ready.form.prompt) == [*ids[:bos], *ids[bos - room :]]
     assert next(Answering(model)([asked])).completions[0]
 
 
-def test_without_the_begin_mark_nothing_is_completed(engine: Engine) -> None:
-    with pytest.raises(LlamaError, match="without the begin mark a model here only scores"):
-        list(Answering(Local(engine, bos=False))([complete(0, "The cat")]))
+def test_half_of_the_context_is_the_prompts_however_much_is_asked_for(engine: Engine) -> None:
+    asked = complete(0, "The cat opens the table. " * 20, max_tokens=500)
+    assert len(Local(engine).prepare(asked).form.prompt) == engine.context // 2
+
+
+def test_without_the_begin_mark_a_prompt_is_its_text_alone(engine: Engine) -> None:
+    ready = Local(engine, bos=False).prepare(complete(0, "The cat"))
+    assert list(ready.form.prompt) == engine.tokenizer.encode("The cat", bos=False)
+    assert Local(engine, bos=False).prepare(complete(0, "")).form.prompt == (1,)
 
 
 # -- the cache --

@@ -31,8 +31,7 @@ class Ids:
     """A request as token ids."""
 
     pairs: Sequence[Sequence[Pair]] = ()  # of each pair its windows, of which there is mostly one
-    prompt: Sequence[int] = ()
-    text: str = ""  # of the prompt, as much of it as fits
+    prompt: tuple[int, ...] = ()
 
     @property
     def rows(self) -> Iterator[Sequence[int]]:
@@ -49,8 +48,7 @@ class Local:
     Args:
         engine: the model and its tokenizer.
         name: as responses tell it.
-        bos: whether a context begins with the begin mark, as in training. Without it, as some
-            other tools score, the model only scores.
+        bos: whether a context begins with the begin mark, as in training.
         batch: completions that grow together.
         budget: tokens that are computed, and kept, together.
     """
@@ -75,8 +73,6 @@ class Local:
         """
         if request.kind == "score":
             return self._scored(request)
-        if not self.bos:
-            raise LlamaError(f"{request.task}: without the begin mark a model here only scores")
         return self._completed(request)
 
     def cost(self, asked: Asked[Ids], before: Asked[Ids] | None) -> int:
@@ -134,28 +130,14 @@ class Local:
     # -- completing --
 
     def _completed(self, request: Request) -> Asked[Ids]:
-        text, ids = self._fit(request)
+        whole = self.engine.tokenizer.encode(request.prompt, bos=self.bos or not request.prompt)
+        ids = fit_prompt(whole, self.engine.context, request.max_tokens, bos=self.bos)
         settings: list[object] = [request.max_tokens, request.stop, request.samples]
         if request.temperature > 0:  # the name decides the draws, with the seed
             name = _name(request)
             settings += [request.temperature, request.top_p, request.seed, name]
         key = digest("complete", ids, settings)
-        return Asked(request, Ids(prompt=ids, text=text), key, truncated=text != request.prompt)
-
-    def _fit(self, request: Request) -> tuple[str, list[int]]:
-        """Drop the beginning of a prompt until there is room for its completion.
-
-        Half of the context is the prompt's, whatever is asked for.
-        """
-        encode, context = self.engine.tokenizer.encode, self.engine.context
-        text, ids = request.prompt, encode(request.prompt)
-        room = max(context - request.max_tokens, context // 2)
-        over = len(ids) - room
-        whole = ids
-        while len(ids) > room:  # ids of a text cut elsewhere may be other ones, and more
-            text = self.engine.tokenizer.decode(whole[1 + over :])
-            ids, over = encode(text), over + 1
-        return text, ids
+        return Asked(request, Ids(prompt=tuple(ids)), key, truncated=ids != whole)
 
     def _complete(self, group: Sequence[Asked[Ids]]) -> Iterator[Answer]:
         order = sorted(range(len(group)), key=lambda i: _packed(group[i].form.prompt))
@@ -180,6 +162,20 @@ def alike(ids: Sequence[int], others: Sequence[int]) -> int:
     return next((i for i in range(shorter) if ids[i] != others[i]), shorter)
 
 
+def fit_prompt(ids: list[int], context: int, made: int, *, bos: bool) -> list[int]:
+    """Drop the beginning of a prompt, but for its begin mark, so that `made` tokens fit after it.
+
+    Half of the context is the prompt's, however many are asked for.
+
+    >>> fit_prompt([1, 5, 6, 7], 6, 3, bos=True), fit_prompt([5, 6, 7], 6, 4, bos=False)
+    ([1, 6, 7], [5, 6, 7])
+    """
+    room = max(context - made, context // 2, 1)
+    if len(ids) <= room:
+        return ids
+    return [*ids[:bos], *ids[len(ids) - room + bos :]]
+
+
 def _wanted(asked: Asked[Ids], *, batch: int) -> Wanted:
     request = asked.request
     settings = Settings(
@@ -191,7 +187,7 @@ def _wanted(asked: Asked[Ids], *, batch: int) -> Wanted:
         samples=request.samples if request.temperature > 0 else 1,  # greedy ones are all the same
         batch=batch,
     )
-    return Wanted(Prompt(_name(request), asked.form.text), settings)
+    return Wanted(Prompt(_name(request), request.prompt), settings, ids=asked.form.prompt)
 
 
 def _name(request: Request) -> str:
