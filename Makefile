@@ -18,7 +18,8 @@ demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/quickstart.sh
 
 test: install
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" --cov --cov-report=
+	$(BIN)/python -m pytest -m alone --cov --cov-append --cov-report=term --cov-fail-under=90
 
 check: install
 	$(BIN)/ruff check .

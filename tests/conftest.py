@@ -2,5 +2,29 @@
 
 import os
 
+import pytest
+
 # two cores that others use too: a thread that waits must not spin on one of them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# tests that wait for clocks, terminals, signals or several processes: no others beside them
+ALONE = {
+    "test_formats_memory",
+    "test_rules_endings",
+    "test_rules_terminals",
+    "test_serve",
+    "test_train_launch",
+    "test_train_seeing",
+    "test_train_stream",
+    "test_training_chaos",
+    "test_training_launch",
+    "test_training_run",
+    "test_training_watch",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them by file."""
+    for item in items:
+        if item.path.stem in ALONE:
+            item.add_marker(pytest.mark.alone)

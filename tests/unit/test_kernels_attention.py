@@ -268,7 +268,8 @@ def test_the_version_says_what_runs_and_why(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("LLAMA_TRAIN_ATTENTION", raising=False)
     said = list(_version.details())
     assert "attention sdpa on cpu: the cuda kernel runs on an NVIDIA GPU, not on a cpu" in said
-    assert said[-1].startswith("attention kernel ")
+    assert said[-2].startswith("attention kernel ")
+    assert said[-1].startswith("processor kernel built; ")
 
 
 def test_the_version_says_what_was_asked_for_and_cannot_run(monkeypatch) -> None:
