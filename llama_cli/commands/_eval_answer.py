@@ -64,11 +64,12 @@ def command(run: Run, alone: int | None, **options: Any) -> None:
 
 def _compare(run: Run, model: Answering[Any], responses: Iterator[Response], rows: int) -> None:
     """Write the responses, and say how much the scores of some depend on the others."""
+    if not hasattr(model.backend, "engine"):
+        raise UsageError("--alone is for a model on this machine")
     from llama_cli.evaluation.models.alone import Alone
     from llama_cli.evaluation.models.local import Local
 
-    if not isinstance(model.backend, Local):
-        raise UsageError("--alone is for a model on this machine")
+    assert isinstance(model.backend, Local)
     alone = Alone(rows)
     run.write(alone.watch(responses))
     largest = alone.largest(model.backend)
