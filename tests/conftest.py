@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # tests that wait for clocks, terminals, signals or several processes: no others beside them
 ALONE = {
+    "test_eval_answer",
+    "test_eval_endpoints",
     "test_formats_memory",
     "test_rules_endings",
     "test_rules_terminals",

@@ -40,7 +40,7 @@ ENVIRONMENT = {
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
     "RANK, LOCAL_RANK, WORLD_SIZE, TORCHELASTIC_RESTART_COUNT": (
-        "set by torchrun, for each process of one run of `train`"
+        "set by torchrun, for each process of one run of `train` or `eval`"
     ),
     SLURM: "which machine or process of a job this is, and where `train` meets the others",
     "CUDA_VISIBLE_DEVICES": "the GPUs that `train` sees; a task of Slurm's may see one alone",

@@ -213,6 +213,7 @@ def stream_options(
     drops: bool = True,
     seed: bool = False,
     max_rejects: int | None = None,
+    ranks: bool = False,
 ) -> Callable[[F], F]:
     """Add the options of a streaming command, and pass it `run`, opened and ended for it.
 
@@ -223,6 +224,7 @@ def stream_options(
         drops: it may drop records, which --rejects then keeps.
         seed: something in it is random.
         max_rejects: malformed lines that are allowed by default; None is any number.
+        ranks: torchrun may start it several times; only the first writes and speaks.
     """
 
     def decorate(function: F) -> F:
@@ -239,6 +241,8 @@ def stream_options(
             stream = {name: options.pop(name) for name in names if name in options}
             if stream["output"] == STDOUT:
                 stream["output"] = None
+            if ranks and int(os.environ.get("RANK", "0")):
+                stream |= {"output": None, "report": None, "quiet": True}
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._answering import (
+    MODEL,
+    Asked,
+    answering_options,
+    fit_of,
+    open_model,
+    refuse_shared_stdin,
+)
 from llama_cli.commands._eval_check import look
 from llama_cli.commands._eval_options import asked, asking_options
 from llama_cli.commands._eval_overlap import AGAINST, NGRAM, found
 from llama_cli.commands._eval_scorers import SCORER, opened
 from llama_cli.commands._eval_summarise import tell
-from llama_cli.commands._model import find_source, load_engine, model_options, pick_device
 from llama_cli.commands._options import Worded, stream_options
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 
 WORDS = {
     "render": "_eval_render",
+    "answer": "_eval_answer",
     "grade": "_eval_grade",
     "summarise": "_eval_summarise",
     "overlap": "_eval_overlap",
@@ -37,7 +46,7 @@ WORDS = {
 
 @click.command("eval", cls=Worded, words=WORDS)
 @asking_options
-@model_options
+@answering_options
 @click.option(
     "--rows", type=click.Path(path_type=Path), metavar="FILE", help="Write each row's mark here."
 )
@@ -54,19 +63,16 @@ WORDS = {
     help="List the tasks, and end.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
-@stream_options(files=False, drops=False, seed=True)
+@stream_options(files=False, drops=False, seed=True, ranks=True)
 def command(
     run: Run,
-    model: Path | None,
-    device: str,
-    batch: int,
     rows: Path | None,
     scorers: tuple[str, ...],
     against: tuple[str, ...],
     ngram: int,
     unsafe: bool,
     dry_run: bool,
-    **asking: Any,
+    **options: Any,
 ) -> None:
     """Score a model beside the paper's figures.
 
@@ -79,36 +85,38 @@ def command(
     \b
       llama eval bits_per_byte --model runs/first --data held-out.jsonl.zst
       llama eval piqa arc_easy --data benchmarks/ --rows rows.jsonl -o scores.jsonl
+      llama eval mmlu --data benchmarks/ --model http://localhost:8000/v1 --model-name 7B --cache c/
       llama eval render piqa --data benchmarks/ | ./any-model | llama eval grade
       llama eval realtoxicityprompts_basic --data benchmarks/ --scorer linear:toxicity.safetensors
       llama eval boolq --data benchmarks/ --against corpus.jsonl.zst
       llama eval --list
       llama eval sandbox-check
     """
-    wanted = asked(run, **asking)
+    model_options = Asked(**{name: options.pop(name) for name in MODEL})
+    wanted = asked(run, **options)
     if dry_run:
         run.write(wanted.requests())
         return
+    if not all(task.files for task in wanted.tasks):
+        refuse_shared_stdin(run)
     from llama_cli.evaluation.tools import need, open_tools
 
     jobs = run.jobs or os.cpu_count() or 1
     with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
         need(wanted.tasks, tools)
-        contacts = found(run, wanted, against, ngram) if against else []
+        with open_model(run, model_options) as model:
+            look(run, wanted.tasks, wanted.data)
+            responses = model(wanted.requests(fit_of(model)))
+            if not model.first:  # another process has the responses
+                deque(responses, maxlen=0)
+                return
+            contacts = found(run, wanted, against, ngram) if against else []
 
-        from llama_cli.evaluation.contamination import apart
-        from llama_cli.evaluation.grade import grade
-        from llama_cli.evaluation.local import local
-        from llama_cli.evaluation.render import Fit
-        from llama_cli.evaluation.summary import summarise
+            from llama_cli.evaluation.contamination import apart
+            from llama_cli.evaluation.grade import grade
+            from llama_cli.evaluation.summary import summarise
 
-        source = find_source(run, model)
-        engine = load_engine(source, pick_device(device, run.settings.command))
-        look(run, wanted.tasks, wanted.data)
-        fit = Fit(lambda text: len(engine.tokenizer.encode(text)), engine.context)
-        answer = local(engine, name=str(source.directory), batch=batch)
-        graded = apart(grade(answer(wanted.requests(fit)), tools), contacts)
-        tell(run, summarise(_kept(graded, rows)))
+            tell(run, summarise(_kept(apart(grade(responses, tools), contacts), rows)))
 
 
 def _kept(graded: Iterable[Graded], rows: Path | None) -> Iterator[Graded]:

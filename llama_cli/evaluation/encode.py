@@ -7,7 +7,7 @@ lm-evaluation-harness, under which the two agree to 5e-5 a request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from llama_cli.inference.engine import Pair
 from llama_cli.tokenizer.bpe import Tokenizer
@@ -15,10 +15,26 @@ from llama_cli.tokenizer.bpe import Tokenizer
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Pair:
     """Give the ids of both, the begin mark first."""
-    bare = context.rstrip()
-    whole = tokenizer.encode(context + continuation)
-    start = len(tokenizer.encode(bare))
-    return whole[:start], whole[start:]
+    return encode_pairs(tokenizer, [(context, continuation)])[0]
+
+
+def encode_pairs(
+    tokenizer: Tokenizer, texts: Iterable[tuple[str, str]], *, bos: bool = True
+) -> list[Pair]:
+    """Give the ids of contexts and continuations; one context is measured once.
+
+    Without `bos` the begin mark stands only where a context would be empty.
+    """
+    starts: dict[str, int] = {}
+    pairs: list[Pair] = []
+    for context, continuation in texts:
+        bare = context.rstrip()
+        if bare not in starts:
+            starts[bare] = len(tokenizer.encode(bare, bos=bos))
+        start = starts[bare]
+        whole = tokenizer.encode(context + continuation, bos=bos or not start)
+        pairs.append((whole[: start or 1], whole[start or 1 :]))
+    return pairs
 
 
 def fit_pair(pair: Pair, context: int) -> Pair:

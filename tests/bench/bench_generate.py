@@ -80,7 +80,7 @@ def rows() -> Iterator[Row]:
 KINDS = ("fp32", "int8")
 
 
-def stories(directory: Path) -> LlamaForCausalLM:
+def stories(directory: Path, *, context: int = 256) -> LlamaForCausalLM:
     """Make a random model of transformers, and keep it in `directory`."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -89,7 +89,7 @@ def stories(directory: Path) -> LlamaForCausalLM:
         num_hidden_layers=6,
         num_attention_heads=6,
         vocab_size=32_000,
-        max_position_embeddings=256,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).eval()

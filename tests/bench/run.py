@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-BENCHES = ("start", "filter", "tokenize", "train", "generate", "first", "sandbox")
+BENCHES = ("start", "filter", "tokenize", "train", "generate", "first", "sandbox", "eval")
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 

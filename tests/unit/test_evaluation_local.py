@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from llama_cli.errors import LlamaError
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.encode import encode_pair, fit_pair, windows
 from llama_cli.evaluation.grade import grade
-from llama_cli.evaluation.local import local
+from llama_cli.evaluation.models.answering import Answering
+from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.render import Setting, render
 from llama_cli.evaluation.request import Request
 from llama_cli.evaluation.tasks import TASKS
@@ -19,6 +21,10 @@ from llama_cli.records import Document
 from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
 
 BITS = TASKS["bits_per_byte"]
+
+
+def local(engine: Engine, **options: Any) -> Answering[Any]:
+    return Answering(Local(engine, **options))
 
 
 @pytest.fixture(scope="module")
