@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llama_cli.inference.backend import Backend, Piece, Room
-from llama_cli.inference.cache import BLOCK, alike
+from llama_cli.inference.cache import BLOCK, alike, may_share_more
 from llama_cli.inference.rows import Row, whole_text
 from llama_cli.inference.sample import draw, uniform
 from llama_cli.tokenizer.bpe import Tokenizer
@@ -70,7 +70,7 @@ class Batch:
             row = waiting[0]
             self.cache.grow(min(self.size, len(self.rows) + len(waiting)), row.end)
             source, shared = self.cache.nearest([] if row.settings.echo else row.ids)
-            if any(_soon(other, row) > shared for other in self.rows):
+            if any(_soon(other, row, shared) for other in self.rows):
                 return  # in a step or two there is more to share
             free = sorted(set(range(self.cache.slots)) - {each.slot for each in self.rows})
             row.slot = source if shared and source in free else free[0]
@@ -157,11 +157,12 @@ class Batch:
         return "length" if len(row.ids) == row.end else ""
 
 
-def _soon(other: Row, row: Row) -> int:
-    """Count the tokens that could be shared once the other's prompt is in the cache."""
+def _soon(other: Row, row: Row, shared: int) -> bool:
+    """Say whether more than `shared` tokens could be shared once the other's prompt is read."""
     if other.held >= other.start or row.settings.echo:
-        return 0
-    return alike(row.ids[:-1], other.ids[: other.start])
+        return False
+    prompt = other.ids[: other.start]
+    return may_share_more(row.ids, prompt, shared) and alike(row.ids[:-1], prompt) > shared
 
 
 def _drawn(row: Row, logits_V: Tensor) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from llama_cli.inference.cache import alike
+from llama_cli.inference.cache import nearest
 from llama_cli.kernels.host import PAGE
 from llama_cli.model.config import ModelConfig
 
@@ -70,9 +70,7 @@ class Pages:
 
         The last token is never among them: what follows it must still be computed.
         """
-        shared = [alike(ids[:-1], prompt) for prompt in self.prompts]
-        best = max(range(len(shared)), key=shared.__getitem__)
-        return best, shared[best]
+        return nearest(ids, self.prompts)
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Give a slot the first tokens of another: whole pages are shared."""
