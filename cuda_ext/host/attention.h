@@ -59,11 +59,20 @@ static inline float weigh(float* scores, int last, int pages) {
   return sum(total);
 }
 
+// Add the values of places `from` to `to` to what `out` has of earlier ones, each with its weight,
+// and multiply by `share` where nothing follows.
 template <int Q, int V>
-static inline void mix(const Head& head, const float* scores, long scores_s, int places, int d,
-                       const float* share, float* const out[], int room) {
+static inline void mix(const Head& head, const float* scores, long scores_s, int from, int to,
+                       int d, const float* share, float* const out[], int room) {
   vec acc[Q][V] = {};
-  for (int t = 0; t < places; t++) {
+  int counts[V];
+  for (int j = 0; j < V; j++) {
+    const int left = room - j * LANES;
+    counts[j] = left < 0 ? 0 : left < LANES ? left : LANES;
+    if (from)
+      for (int i = 0; i < Q; i++) acc[i][j] = load_part(out[i] + d + j * LANES, counts[j]);
+  }
+  for (int t = from; t < to; t++) {
     const float* v = head.values(t / PAGE) + (long)(t % PAGE) * head.padded + d;
     vec row[V];
     for (int j = 0; j < V; j++) row[j] = load(v + j * LANES);
@@ -74,48 +83,73 @@ static inline void mix(const Head& head, const float* scores, long scores_s, int
   }
   for (int i = 0; i < Q; i++)
     for (int j = 0; j < V; j++) {
-      vec found = acc[i][j] * share[i];
-      int count = room - j * LANES < LANES ? room - j * LANES : LANES;
-      if (count == LANES) store(out[i] + d + j * LANES, found);
-      else if (count > 0) memcpy(out[i] + d + j * LANES, &found, 4 * count);
+      vec found = share ? acc[i][j] * share[i] : acc[i][j];
+      if (counts[j] == LANES) store(out[i] + d + j * LANES, found);
+      else memcpy(out[i] + d + j * LANES, &found, 4 * counts[j]);
     }
 }
 
 template <int Q>
-static void mixed(const Head& head, const float* scores, long scores_s, int places,
+static void mixed(const Head& head, const float* scores, long scores_s, int from, int to,
                   const float* share, float* const out[]) {
   int d = 0;
   for (; d + 4 * LANES <= head.padded; d += 4 * LANES)
-    mix<Q, 4>(head, scores, scores_s, places, d, share, out, head.width - d);
+    mix<Q, 4>(head, scores, scores_s, from, to, d, share, out, head.width - d);
   for (; d < head.padded; d += LANES)
-    mix<Q, 1>(head, scores, scores_s, places, d, share, out, head.width - d);
+    mix<Q, 1>(head, scores, scores_s, from, to, d, share, out, head.width - d);
 }
 
-// Q queries of one row at places last[0] <= last[1] ...; `scores` has room for Q times scores_s.
 template <int Q>
-static void attend(const Head& head, const float* const q[], const int last[], float scale,
-                   float* scores, long scores_s, float* const out[]) {
-  int pages = last[Q - 1] / PAGE + 1;
+static inline void score_pages(const Head& head, const float* const q[], int page, int end,
+                               float scale, float* scores, long scores_s) {
   constexpr int P = Q == 1 ? 4 : Q <= 4 ? 2 : 1;  // to have sums enough under way
-  int page = 0;
-  for (; page + P <= pages; page += P) score<Q, P>(head, q, page, scale, scores, scores_s);
-  for (; page < pages; page++) score<Q, 1>(head, q, page, scale, scores, scores_s);
-  float share[Q];
-  for (int i = 0; i < Q; i++) share[i] = 1 / weigh(scores + i * scores_s, last[i], pages);
-  constexpr int HALF = Q > 4 ? Q / 2 : Q;  // as many sums as there are registers for
-  for (int i = 0; i < Q; i += HALF)
-    mixed<HALF>(head, scores + i * scores_s, scores_s, last[i + HALF - 1] + 1, share + i, out + i);
+  for (; page + P <= end; page += P) score<Q, P>(head, q, page, scale, scores, scores_s);
+  for (; page < end; page++) score<Q, 1>(head, q, page, scale, scores, scores_s);
 }
 
-static void attend(const Head& head, int count, const float* const q[], const int last[],
+// Q queries at the places `last`: neighbours of one row, in order, or of rows that have the first
+// `common` pages in common, all before their places. `scores` has room for Q times scores_s.
+template <int Q>
+static void attend(const Head* heads, int common, const float* const q[], const int last[],
                    float scale, float* scores, long scores_s, float* const out[]) {
+  const int most = last[Q - 1] / PAGE + 1, shared = common < most ? common : most;
+  const int places = shared * PAGE;
+  const bool apart = last[0] >= places;  // then each goes on by itself
+  float share[Q];
+  score_pages<Q>(heads[0], q, 0, shared, scale, scores, scores_s);
+  for (int i = 0; i < Q; i++) {
+    float* own = scores + i * scores_s;
+    const int pages = apart ? last[i] / PAGE + 1 : shared;
+    score_pages<1>(heads[i], q + i, shared, pages, scale, own, scores_s);
+    share[i] = 1 / weigh(own, last[i], pages);
+  }
+  constexpr int HALF = Q > 4 ? Q / 2 : Q;  // as many sums as there are registers for
+  for (int i = 0; i < Q; i += HALF) {
+    const int end = last[i + HALF - 1] + 1, to = end < places ? end : places;
+    mixed<HALF>(heads[0], scores + i * scores_s, scores_s, 0, to, apart ? nullptr : share + i,
+                out + i);
+  }
+  for (int i = 0; apart && i < Q; i++)
+    mixed<1>(heads[i], scores + i * scores_s, scores_s, places, last[i] + 1, share + i, out + i);
+}
+
+static void attend(const Head* heads, int count, int common, const float* const q[],
+                   const int last[], float scale, float* scores, long scores_s,
+                   float* const out[]) {
   for (int i = 0; i < count;) {
     int left = count - i, take = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     switch (take) {
-      case 8: attend<8>(head, q + i, last + i, scale, scores, scores_s, out + i); break;
-      case 4: attend<4>(head, q + i, last + i, scale, scores, scores_s, out + i); break;
-      case 2: attend<2>(head, q + i, last + i, scale, scores, scores_s, out + i); break;
-      default: attend<1>(head, q + i, last + i, scale, scores, scores_s, out + i);
+      case 8:
+        attend<8>(heads + i, common, q + i, last + i, scale, scores, scores_s, out + i);
+        break;
+      case 4:
+        attend<4>(heads + i, common, q + i, last + i, scale, scores, scores_s, out + i);
+        break;
+      case 2:
+        attend<2>(heads + i, common, q + i, last + i, scale, scores, scores_s, out + i);
+        break;
+      default:
+        attend<1>(heads + i, common, q + i, last + i, scale, scores, scores_s, out + i);
     }
     i += take;
   }

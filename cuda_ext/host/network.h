@@ -127,9 +127,9 @@ static inline void look_up(const Matrix& embedding, int token, float* out) {
   }
 }
 
-struct Block {  // neighbours of one row, up to TOGETHER, that attend together
-  long row;
-  int first, start, count;  // first: in the list of tokens
+struct Block {  // tokens that attend together, up to TOGETHER
+  int first, count;  // in the list of tokens
+  int common;        // pages that they have in common; all of them, if they are of one row
 };
 
 static inline int longest_of(const Step& step) {  // places of a row
@@ -154,11 +154,9 @@ class Network {
     int n = 0;
     for (int i = 0; i < s.pieces_count; i++) {
       const Piece& p = s.pieces[i];
-      for (int j = 0; j < p.count; j += TOGETHER)
-        blocks.push_back({(long)p.row, n + j, p.start + j,
-                          p.count - j < TOGETHER ? p.count - j : TOGETHER});
       for (int j = 0; j < p.count; j++, n++) place[n] = p.start + j, owner[n] = p.row;
     }
+    for (n = 0; n < N; n += blocks.back().count) blocks.push_back(block_from(n));
   }
 
   void run(int thread) {  // by each, in memory that was asked for before
@@ -216,6 +214,34 @@ class Network {
       team.share(part++, N, [&](long n) { prepare(n, m.layer[l + 1].attention_norm); });
   }
 
+  // Take neighbours in the list as long as they are of one row, or share most of what they read.
+  Block block_from(int first) const {
+    int n = first + 1, common = place[first] / PAGE + 1;
+    bool apart = false;
+    for (; n < N && n - first < TOGETHER; n++) {
+      const bool same = owner[n] == owner[first];
+      if (same && !apart) {
+        common = place[n] / PAGE + 1;
+        continue;
+      }
+      const int most = same ? common : in_common(first, n, common);
+      if (2 * most * PAGE < place[n] || most < 1) break;
+      common = most, apart = true;
+    }
+    return {first, n - first, common};
+  }
+
+  // Pages before both places that two rows have in common, `most` of them at most.
+  int in_common(int one, int other, int most) const {
+    float* const* a = s.pages + owner[one] * s.pages_stride;
+    float* const* b = s.pages + owner[other] * s.pages_stride;
+    const int near = place[one] < place[other] ? place[one] : place[other];
+    most = near / PAGE < most ? near / PAGE : most;
+    int page = 0;
+    while (page < most && a[page] == b[page]) page++;
+    return page;
+  }
+
   Head head(int l, long row, long g) const {
     return {s.pages + row * s.pages_stride,
             ((long)l * m.key_heads + g) * head_floats(D, padded), D, padded};
@@ -238,7 +264,8 @@ class Network {
   // The heads of queries that share keys `g`, for the tokens of a block.
   void look(int l, const Block& block, long g, float* own) {
     const int shared = m.heads / m.key_heads;
-    const Head from = head(l, block.row, g);
+    Head from[TOGETHER];
+    for (int j = 0; j < block.count; j++) from[j] = head(l, owner[block.first + j], g);
     const float* q[TOGETHER];
     float* out[TOGETHER];
     int last[TOGETHER];
@@ -246,9 +273,9 @@ class Network {
       for (int j = 0; j < block.count; j++) {
         q[j] = qkv.at + (long)(block.first + j) * wide + h * D;
         out[j] = seen.row(block.first + j) + h * D;
-        last[j] = block.start + j;
+        last[j] = place[block.first + j];
       }
-      attend(from, block.count, q, last, 1 / sqrtf((float)D), own, room, out);
+      attend(from, block.count, block.common, q, last, 1 / sqrtf((float)D), own, room, out);
     }
   }
 

@@ -124,6 +124,30 @@ def test_a_row_is_the_same_bits_in_any_company(variant: str, quantize: bool, thr
         assert torch.equal(network.logits(states)[60:65], alone[:5])
 
 
+SHARED = [48, 48, 48, 50, 50, 33, 48, 48, 2, 48, 48]  # places of the first row that others have
+
+
+def test_rows_that_share_pages_read_them_together_with_the_same_bits(variant: str) -> None:
+    network = HostNetwork(made(ODD))
+    tails = [IDS[60 + n : 61 + n + n % 3] for n in range(11)]
+    cache = network.cache()
+    cache.grow(12, 90)
+    network.states(IDS[:50], [Piece(0, 0, 50)], cache)
+    pieces = []
+    for slot, (tail, count) in enumerate(zip(tails, SHARED, strict=True), 1):
+        cache.copy(0, slot, count)
+        pieces.append(Piece(slot, count, len(tail)))
+    found = network.states([token for tail in tails for token in tail], pieces, cache)
+    at = 0
+    for piece, tail in zip(pieces, tails, strict=True):
+        alone = network.cache()
+        alone.grow(1, 90)
+        ids = [*IDS[: piece.start], *tail]
+        wanted = network.states(ids, [Piece(0, 0, len(ids))], alone)[piece.start :]
+        assert torch.equal(found[at : at + len(tail)], wanted)
+        at += len(tail)
+
+
 def test_the_summary_of_logits(variant: str) -> None:
     logits = torch.randn(7, 301, generator=torch.Generator().manual_seed(4)) * 20
     logits[2, [5, 9]] = 90.0  # the first of two
