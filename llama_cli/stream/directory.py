@@ -42,4 +42,4 @@ def _refuse(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():
-        raise LlamaError(f"{path} is there already, and stays as it is", hint=f"rm -r {path}")
+        raise LlamaError(f"{path} is there already, and stays as it is", hint="a name that is not taken")
