@@ -7,6 +7,7 @@ such a model. Imports nothing heavy, so that `--help` and `--dry-run` stay quick
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -14,6 +15,11 @@ from typing import Any, Literal, get_args
 Activations = Literal["keep", "linear", "full"]  # what a layer keeps for its backward
 ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
+LARGEST = 2**31 - 1  # ours, as the next: more than any model has
+SIZES_UP_TO = {
+    **dict.fromkeys(("dim", "heads", "hidden", "vocab_size", "context"), LARGEST),
+    "layers": 10_000,
+}
 HIDDEN_MULTIPLE = 256  # of the feed-forward's width; from Meta's released code
 
 
@@ -36,7 +42,8 @@ class ModelConfig:
     not the paper's: models after it have them.
 
     Raises:
-        ValueError: `dim` is not `heads` heads of one even width, or these are no groups.
+        ValueError: `dim` is not `heads` heads of one even width, or these are no groups, or a
+            number is none that a model can have.
     """
 
     dim: int
@@ -53,7 +60,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.kv_heads == self.heads:
             object.__setattr__(self, "kv_heads", 0)  # one way to say it
-        if self.heads < 1 or self.dim % self.heads or self.head_dim % 2:
+        for name, most in SIZES_UP_TO.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, not 1 to {most:,}")
+        if not (0 <= self.norm_eps < math.inf and 0 < self.rope_theta < math.inf):
+            raise ValueError(f"norm_eps is {self.norm_eps}, and rope_theta {self.rope_theta}")
+        if self.dim % self.heads or self.head_dim % 2:
             raise ValueError(f"width {self.dim} is not {self.heads} heads of one even width")
         if self.key_heads < 1 or self.heads % self.key_heads:
             raise ValueError(f"{self.heads} heads do not share {self.kv_heads} of keys and values")

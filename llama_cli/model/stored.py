@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from llama_cli.errors import naming
 from llama_cli.model.manifest import Entry
 from llama_cli.model.safetensors import DTYPES, write_safetensors
 
@@ -126,7 +127,7 @@ def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
         FileNotFoundError: there is none, or one of several is missing.
     """
     single = directory / f"{stem}{SUFFIX}"
-    if single.exists():
+    if single.is_file():
         return [single]
     counts = {
         int(match[2])
@@ -139,7 +140,7 @@ def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
             directory / f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
             for number in range(1, count + 1)
         ]
-        missing = [path for path in parts if not path.exists()]
+        missing = [path for path in parts if not path.is_file()]
         if not missing:
             return [*parts[near - 1 : near], *parts[: near - 1], *parts[near:]]
     raise FileNotFoundError(None, "No such file or directory", str(missing[0]))
@@ -158,7 +159,7 @@ class Parts:
     @cached_property
     def held(self) -> Mapping[str, Rectangle]:
         """Say what is in it."""
-        with safe_open(self.path, framework="pt") as file:
+        with naming(str(self.path)), safe_open(self.path, framework="pt") as file:
             told = (file.metadata() or {}).get("places")
             places: dict[str, Place] = json.loads(told) if told else {}
             return {name: _rectangle(file, name, places.get(name)) for name in file.keys()}  # noqa: SIM118

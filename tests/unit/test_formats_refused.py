@@ -160,6 +160,16 @@ def test_an_index_that_is_none_is_named(models: Path, text: str) -> None:
         ("meta/params.json", {"n_layers": 1}, "is in no model of params.json"),
         ("llama/params.json", {"hidden": 255}, "w1.weight is (256, 128), not the (255, 128)"),
         ("llama/params.json", {"n_heads": 7}, "width 128 is not 7 heads"),
+        ("hf/config.json", {"num_attention_heads": 0}, "head_dim is 8, not 128 over 0 heads"),
+        ("hf/config.json", {"intermediate_size": -1}, "config: hidden is -1"),
+        ("hf/config.json", {"vocab_size": 1e30}, "config: vocab_size is 1000000000"),
+        ("hf/config.json", {"max_position_embeddings": 0}, "config: context is 0"),
+        ("hf/config.json", {"rms_norm_eps": float("nan")}, "config: norm_eps is nan"),
+        ("llama/params.json", {"rope_theta": -1}, "rope_theta -1.0"),
+        ("llama/params.json", {"hidden": float("inf")}, "parameters: cannot convert"),
+        ("meta/params.json", {"n_layers": 0}, "parameters: layers is 0"),
+        ("llama/params.json", {"n_layers": 10**9}, "layers is 1000000000, not 1 to 10,000"),
+        ("hf/config.json", {"num_hidden_layers": 10**9}, "layers is 1000000000, not 1 to 10,000"),
     ],
 )
 def test_a_shape_that_disagrees_with_the_config_is_named(
@@ -175,6 +185,28 @@ def test_files_of_two_releases_are_not_taken_for_one(models: Path) -> None:
     as_meta(models / "other", model(), 2)
     shutil.copy(models / "other" / "consolidated.01.pth", models / "meta" / "consolidated.03.pth")
     assert "consolidated." in str(refusal(models / "meta"))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (3, 3, 3)])
+@pytest.mark.parametrize("name", ["layers.0.attention.wq.weight", "tok_embeddings.weight"])
+def test_a_tensor_of_a_release_with_another_number_of_sides_is_named(
+    models: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    for number in (0, 1):
+        path = models / "meta" / f"consolidated.0{number}.pth"
+        held = torch.load(path, weights_only=True)
+        held[name] = torch.zeros(shape)
+        torch.save(held, path)
+    edit(models / "meta" / "params.json", vocab_size=400)
+    assert f"{name} is (" in str(refusal(models / "meta"))
+
+
+@pytest.mark.parametrize("kind", ["hf", "llama"])
+def test_a_directory_in_the_place_of_the_weights_is_no_file(models: Path, kind: str) -> None:
+    path = models / kind / "model.safetensors"
+    path.unlink()
+    path.mkdir()
+    assert str(refusal(models / kind)) == f"no weights at {path}"
 
 
 # -- dangerous --
@@ -207,7 +239,16 @@ def test_code_in_a_pickle_does_not_run(models: Path, tmp_path: Path, how: str) -
         assert found == f"{path}: holds code (posix.system), and was not opened"
 
 
-@pytest.mark.parametrize("held", [[torch.ones(1)], {"norm.weight": 3}, torch.ones(1)])
+@pytest.mark.parametrize(
+    "held",
+    [
+        [torch.ones(1)],
+        {"norm.weight": 3},
+        torch.ones(1),
+        {3: torch.ones(1)},
+        {"norm.weight": torch.ones(1, 1).to_sparse()},
+    ],
+)
 def test_a_pickle_of_something_else_than_named_tensors_is_refused(models: Path, held: Any) -> None:
     path = models / "meta" / "consolidated.00.pth"
     torch.save(held, path)
@@ -221,7 +262,7 @@ def test_a_pickle_of_something_else_than_named_tensors_is_refused(models: Path, 
     ("changes", "message"),
     [
         ({"model_type": "mistral"}, "model_type is mistral"),
-        ({"model_type": None}, "model_type is "),
+        ({"model_type": None}, "no model_type"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),

@@ -180,13 +180,15 @@ def read_config(directory: Path) -> ModelConfig:
         return _config(told)
     except KeyError as error:
         raise NotReadyError(f"{path}: no {error.args[0]}", hint=_again(path)) from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise NotReadyError(f"{path}: not a model's config: {error}", hint=_again(path)) from None
 
 
 def _refuse_others(path: Path, told: Mapping[str, Any]) -> None:
     for field, allowed in ONLY.items():
         value = told.get(field)
+        if value is None and value not in allowed:
+            raise NotReadyError(f"{path}: no {field}", hint=OTHERS)
         if value not in allowed:
             shown = value if isinstance(value, (str, int, float)) else "set"
             raise NotReadyError(f"{path}: {field} is {shown}, which no LLaMA has", hint=OTHERS)
@@ -198,7 +200,7 @@ def _refuse_others(path: Path, told: Mapping[str, Any]) -> None:
                 f"{path}: {field} is of type {kind}, which is not read", hint=OTHERS
             )
     width, heads = int(told["hidden_size"]), int(told["num_attention_heads"])
-    if told.get("head_dim") not in (None, width // heads):
+    if told.get("head_dim") not in (None, width // max(heads, 1)):
         raise NotReadyError(
             f"{path}: head_dim is {told['head_dim']}, not {width} over {heads} heads", hint=OTHERS
         )

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise NotReadyError(
             f"{path}: cut short, or no file of torch's", hint=_again(path)
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+    if not isinstance(found, dict) or not all(starmap(_is_named_tensor, found.items())):
         raise NotReadyError(f"{path}: holds something else than tensors", hint=UNTRUSTED)
     return {name: tensor for name, tensor in found.items() if name != PASSED_OVER}
+
+
+def _is_named_tensor(name: object, held: object) -> bool:
+    """Tell whether it is a matrix or a vector with all its numbers, as weights are."""
+    return isinstance(name, str) and isinstance(held, Tensor) and held.layout == torch.strided
 
 
 def open_source(directory: Path) -> Source:
@@ -110,7 +115,7 @@ def open_source(directory: Path) -> Source:
         config = _config(about, found)
     except FileNotFoundError:
         raise NotReadyError(f"no parameters at {about}", hint=_again(about)) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         message = f"{about}: not a model's parameters: {error}"
         raise NotReadyError(message, hint=_again(about)) from None
     _refuse_missing(directory, found, config)
@@ -187,7 +192,8 @@ def _refuse_missing(
 ) -> None:
     """Say so if the last files are missing: the others then have less than all rows."""
     shape = found[0].get("layers.0.attention.wq.weight", ((config.dim,), None))[0]
-    if config.dim % shape[0] == 0 and config.dim // shape[0] > len(found):
+    rows = shape[0] if shape else 0
+    if rows and config.dim % rows == 0 and config.dim // rows > len(found):
         raise _missing(directory, len(found))
 
 
@@ -205,7 +211,7 @@ def _place(found: Sequence[Mapping[str, Kind]], config: ModelConfig) -> list[dic
         parts = [(n, *entries[name]) for n, entries in enumerate(found) if name in entries]
         for n, shape, dtype in parts if dim is not None else parts[:1]:
             offset, whole = [0] * len(shape), list(shape)
-            if dim is not None and dim < len(shape):
+            if dim is not None and all(dim < len(each[1]) for each in parts):
                 offset[dim], whole[dim] = at, sum(each[1][dim] for each in parts)
                 at += shape[dim]
             known = dtype if dtype in DTYPES.values() else None
