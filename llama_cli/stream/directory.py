@@ -42,4 +42,5 @@ def _refuse(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():
-        raise LlamaError(f"{path} is there already, and stays as it is", hint="a name that is not taken")
+        message = f"{path} is there already, and stays as it is"
+        raise LlamaError(message, hint="a name that is not taken")
