@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
+from llama_cli.errors import LlamaError
 from llama_cli.inference.backend import Backend, Piece, Room
 from llama_cli.inference.cache import BLOCK, alike, may_share_more
 from llama_cli.inference.rows import Row, whole_text
@@ -107,10 +108,12 @@ class Batch:
             said = tokens[at : at + self.network.at_once]
             logits_NV = self.network.logits(states_Nd[at : at + len(said)])
             _, total_N = self.network.summary(logits_NV)
+            _check([row] * len(total_N), total_N)
             chosen_N = logits_NV.gather(1, torch.tensor(said)[:, None])[:, 0]
             row.logprobs += (chosen_N - total_N).tolist()
             if row.settings.logprobs is not None:
-                top_NK, tokens_NK = logits_NV.topk(row.settings.logprobs)
+                known_NV = logits_NV[:, : self.tokenizer.vocab_size]
+                top_NK, tokens_NK = _likeliest(known_NV, row.settings.logprobs)
                 row.top += map(_listed, top_NK - total_N[:, None], tokens_NK)
 
     def _choose(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
@@ -133,6 +136,7 @@ class Batch:
 
     def _add(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         likeliest, total_B = self.network.summary(logits_BV)
+        _check(rows, total_B)
         tokens = [
             best if row.settings.temperature == 0 else _drawn(row, logits_V)
             for row, best, logits_V in zip(rows, likeliest, logits_BV, strict=True)
@@ -140,7 +144,7 @@ class Batch:
         logps = (logits_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0] - total_B).tolist()
         for index, (row, token, logp) in enumerate(zip(rows, tokens, logps, strict=True)):
             if row.settings.logprobs is not None:
-                top_K, tokens_K = logits_BV[index].topk(row.settings.logprobs)
+                top_K, tokens_K = _likeliest(logits_BV[index], row.settings.logprobs)
                 row.top.append(_listed(top_K - total_B[index], tokens_K))
             row.ids.append(token)
             row.logprobs.append(logp)
@@ -155,6 +159,23 @@ class Batch:
             if any(stop in text for stop in stops):
                 return "stop"
         return "length" if len(row.ids) == row.end else ""
+
+
+def _check(rows: Sequence[Row], total_B: Tensor) -> None:
+    """See to it that there is something to choose from."""
+    for row, good in zip(rows, total_B.isfinite().tolist(), strict=True):
+        if not good:
+            raise LlamaError(
+                f"prompt '{row.prompt.id}': the model gives no numbers: "
+                "its weights are damaged, or too large for their dtype",
+                hint="--dtype fp32",
+            )
+
+
+def _likeliest(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Give the largest logits and their tokens: all, if no more are there."""
+    values, tokens = logits_NV.topk(min(count, logits_NV.shape[-1]))
+    return values, tokens
 
 
 def _soon(other: Row, row: Row, shared: int) -> bool:

@@ -10,11 +10,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from llama_cli.errors import LlamaError
 from llama_cli.inference.cache import BLOCK
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.inference.likelihood import Pair
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.transformer import Transformer
+from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt, Timings
 from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
 
@@ -439,6 +440,42 @@ def test_an_echo_has_the_prompt_and_what_the_model_thinks_of_it(engine) -> None:
     assert len(made.logprobs) == len(made.tokens) == len(made.top_logprobs)
     prompt = made.logprobs[: len(ids) - 1]
     assert sum(prompt) == pytest.approx(engine.loglikelihood([(ids[:1], ids[1:])])[0], abs=1e-3)
+
+
+def test_more_alternatives_than_there_are_tokens_are_all_of_them(engine) -> None:
+    settings = Settings(max_tokens=1, temperature=0, echo=True, logprobs=1000)
+    made = next(engine.generate(prompts(["The cat"]), settings))
+    assert made.top_logprobs is not None
+    assert [len(each) for each in made.top_logprobs] == [400] * len(made.tokens)
+
+
+def test_a_spare_piece_of_the_model_is_no_alternative() -> None:
+    model = Transformer(replace(tiny_model().config, vocab_size=408))
+    init_weights(model, 0)
+    made = next(
+        Engine(model, tiny_tokenizer()).generate(
+            prompts(["The cat"]), Settings(max_tokens=1, echo=True, logprobs=408)
+        )
+    )
+    assert made.top_logprobs is not None
+    assert {max(token for token, _ in each) for each in made.top_logprobs} == {399}
+
+
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(temperature=0), Settings(temperature=1), Settings(max_tokens=0, echo=True)],
+)
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_model_that_gives_no_numbers_is_told(
+    backend: str, settings: Settings, number: float
+) -> None:
+    with patch("llama_cli.kernels.host.available", return_value=backend == "kernel"):
+        model = tiny_model()
+        model.norm.weight.data[3] = number
+        engine = Engine(model, tiny_tokenizer())
+        with pytest.raises(LlamaError, match="prompt '0': the model gives no numbers"):
+            complete(engine, settings)
 
 
 def test_a_prompt_is_scored_without_a_token_more(engine) -> None:
