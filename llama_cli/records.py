@@ -239,6 +239,8 @@ class Prompt:
     def from_json(cls, line: bytes) -> Prompt:
         """Read one line; `text` serves where there is no `prompt`, so Documents are prompts."""
         row = _object(line)
+        if "prompt" not in row and "text" not in row:
+            raise ValueError("no field 'prompt', and no 'text'")
         prompt = _take(row, "prompt" if "prompt" in row else "text", str)
         name = row.get("id")
         return cls("" if name is None else str(name), prompt)

@@ -44,7 +44,7 @@ def read_prompt(line: bytes) -> Prompt:
     (Prompt(id='7', prompt='Once'), Prompt(id='', prompt='{once'))
 
     Raises:
-        ValueError: the object has neither `prompt` nor `text`, or the line is not UTF-8.
+        ValueError: the object has neither `prompt` nor `text`, or is cut, or the line is not UTF-8.
     """
     if as_object(line) is not None:
         return Prompt.from_json(line)
@@ -55,12 +55,19 @@ def read_prompt(line: bytes) -> Prompt:
 
 
 def as_object(line: bytes) -> dict[str, object] | None:
-    """Give the JSON object that a line is, or None for text, which may begin with a brace."""
-    if not line.lstrip().startswith(b"{"):
+    """Give the JSON object that a line is, or None for text, which may begin with a brace.
+
+    Raises:
+        ValueError: it begins as an object with a name, and is none: a record that was cut.
+    """
+    begun = line.lstrip()
+    if not begun.startswith(b"{"):
         return None
     try:
         found: dict[str, object] = orjson.loads(line)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if begun.startswith(b'{"'):
+            raise ValueError(f"not a JSON object, though it begins as one: {error.msg}") from None
         return None
     return found
 
