@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from llama_cli.inference.fields import COUNTS, NUMBERS, check_fields
 from llama_cli.inference.prompts import Call, as_object, asked, read_prompt
 from llama_cli.inference.rows import Request, Settings
 from llama_cli.records import Completion, Message, Prompt
@@ -25,8 +26,6 @@ from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import Template
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
-NUMBERS = {"temperature": (int, float), "top_p": (int, float), "min_p": (int, float)}
-COUNTS = {"max_tokens": (int,), "top_k": (int,), "seed": (int,), "n": (int,)}
 ENDS = {"eos": "stop", "stop": "stop", "length": "length"}  # ours, and OpenAI's
 ROLES = ("system", "user", "assistant")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -68,6 +67,7 @@ def read_call(line: bytes, *, settings: Settings, tokenizer: Tokenizer, template
         raise ValueError(f"an object for {TEXT} or {CHAT} is wanted")
     if body.get("stream"):
         raise ValueError("a batch is not streamed")
+    check_fields(body, chat=url == CHAT)
     chat = url == CHAT
     requests = requests_of(
         body, chat=chat, settings=settings, tokenizer=tokenizer, template=template, name=name
@@ -157,7 +157,7 @@ def _said(message: dict[str, Any]) -> str | None:
 
 def _settings(body: dict[str, Any], settings: Settings, *, chat: bool) -> Settings:
     given = {k: body[k] for k in (*NUMBERS, *COUNTS) if body.get(k) is not None}
-    if "max_completion_tokens" in body:
+    if body.get("max_completion_tokens") is not None:
         given["max_tokens"] = body["max_completion_tokens"]
     for name, value in given.items():
         if type(value) not in {**NUMBERS, **COUNTS}[name]:
@@ -167,7 +167,9 @@ def _settings(body: dict[str, Any], settings: Settings, *, chat: bool) -> Settin
     if body.get("stop") is not None:
         given["stop"] = _stops(body["stop"])
     if not chat and body.get("echo") is not None:
-        given["echo"] = body["echo"] is True
+        if not isinstance(body["echo"], bool):
+            raise ValueError("field 'echo' is neither true nor false")
+        given["echo"] = body["echo"]
     top = (body.get("top_logprobs") or 0) if chat and body.get("logprobs") else None
     top = body.get("logprobs") if not chat else top
     if top is not None:

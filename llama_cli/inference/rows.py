@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -9,6 +10,11 @@ from llama_cli.inference.text import cut
 from llama_cli.records import Completion, Prompt, Timings
 from llama_cli.tokenizer.bpe import Tokenizer
 
+BOUNDS = {
+    **dict.fromkeys(("max_tokens", "temperature", "top_k", "logprobs"), (0, math.inf)),
+    **dict.fromkeys(("batch", "ahead", "samples"), (1, math.inf)),
+    **dict.fromkeys(("top_p", "min_p"), (0, 1)),
+}
 BROKEN = "\ufffd"  # what a byte is shown as whose character is not whole
 
 
@@ -30,14 +36,14 @@ class Settings:
     ahead: int = 128  # rows read before the first has ended; ours
 
     def __post_init__(self) -> None:
-        least = (self.max_tokens, self.temperature, self.top_k, self.logprobs or 0)
-        if min(least) < 0 or min(self.batch, self.ahead, self.samples) < 1:
-            raise ValueError(
-                "max_tokens, temperature, top_k and logprobs are at least 0, "
-                "batch, ahead and samples 1"
-            )
-        if not (0 <= self.top_p <= 1 and 0 <= self.min_p <= 1) or "" in self.stop:
-            raise ValueError("top_p and min_p lie between 0 and 1, and a stop string is not empty")
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                above = "" if most == math.inf else f" or above {most}"
+                shown = "n" if name == "samples" else name  # as those say it who can get it wrong
+                raise ValueError(f"{shown} is {value}, which is below {least}{above}")
+        if "" in self.stop:
+            raise ValueError("a stop string is empty")
 
 
 @dataclass(frozen=True, slots=True)

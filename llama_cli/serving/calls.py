@@ -1,48 +1,23 @@
 """Bodies of requests: what they ask for, within what the server takes.
 
-What would change an answer and is not done here is refused by its name; nothing of that kind is
-passed over in silence.
+What would change an answer and is not done here is refused by its name (`inference.fields`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from llama_cli.inference.openai import COUNTS, NUMBERS, requests_of
+from llama_cli.inference.fields import FieldError, check_fields
+from llama_cli.inference.openai import requests_of
 from llama_cli.inference.rows import Request, Row, Settings, rows_of
 from llama_cli.serving.limits import LIKELIEST, STOP, STOPS, TOLD, Limits
 from llama_cli.serving.refusal import Refused
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import Template
-
-BOTH = {"model", "stream", "stream_options", "stop", "logprobs", *NUMBERS, *COUNTS}
-TEXT_FIELDS = {*BOTH, "prompt", "echo"}
-CHAT_FIELDS = {*BOTH, "messages", "top_logprobs", "max_completion_tokens"}
-NEUTRAL: dict[str, tuple[object, ...]] = {  # fields that are not done, and what asks for nothing
-    "suffix": ("",),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-}
-IGNORED = {  # what changes no answer
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "parallel_tool_calls",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +65,10 @@ class Reader:
             Refused: it is none, or asks for what there is not.
         """
         body = _object(raw)
-        _check_fields(body, chat=chat)
+        try:
+            check_fields(body, chat=chat)
+        except FieldError as error:
+            raise Refused(400, str(error), param=error.field) from None
         self._check_model(body)
         stream, tells_usage = _streaming(body)
         try:
@@ -174,23 +152,6 @@ def _object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(400, "the body is not a JSON object")
     return body
-
-
-def _check_fields(body: dict[str, Any], *, chat: bool) -> None:
-    known = CHAT_FIELDS if chat else TEXT_FIELDS
-    for name, value in body.items():
-        if value is None or name in known or name in IGNORED:
-            if type(value) is float and not math.isfinite(value):
-                raise Refused(400, f"field '{name}' is not a finite number", param=name)
-            continue
-        if name == "best_of":
-            neutral: tuple[object, ...] = (body.get("n") or 1,)
-        elif name in NEUTRAL:
-            neutral = NEUTRAL[name]
-        else:
-            raise Refused(400, f"field '{name}' is not known here", param=name)
-        if value not in neutral:
-            raise Refused(400, f"field '{name}' is not supported here", param=name)
 
 
 def _streaming(body: dict[str, Any]) -> tuple[bool, bool]:

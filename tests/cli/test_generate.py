@@ -54,7 +54,7 @@ def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here):
         here,
     )
     assert [each["prompt"] for each in completions(done.stdout)] == ["The"]
-    assert "llama generate: <stdin>:1: no field 'text'\n" in done.stderr
+    assert "llama generate: <stdin>:1: no field 'prompt', and no 'text'\n" in done.stderr
     assert "llama generate: <stdin>:2: neither JSON nor UTF-8 text\n" in done.stderr
     result = json.loads((here / "r.json").read_text())["result"]
     assert (result["in"], result["malformed"]) == (1, 2)
@@ -196,8 +196,15 @@ def test_lines_of_openai_batches_are_answered_in_kind(here: Path) -> None:
         (line("x", "/v1/embeddings", **BODY), "an object for /v1/completions or "),
         (line("x", prompt=3), "field 'prompt' is neither a text, nor token ids, nor"),
         (line("x", prompt="a", max_tokens="9"), "field 'max_tokens' is str, not a number"),
-        (line("x", prompt="a", max_tokens=-1), "max_tokens, temperature, top_k and logprobs are"),
-        (line("x", prompt="a", top_p=7), "top_p and min_p lie between 0 and 1"),
+        (line("x", prompt="a", max_tokens=-1), "max_tokens is -1, which is below 0"),
+        (line("x", prompt="a", n=0), "n is 0, which is below 1"),
+        (line("x", prompt="a", top_p=7), "top_p is 7, which is below 0 or above 1"),
+        (line("x", prompt="a", stop=""), "a stop string is empty"),
+        (line("x", prompt="a", echo="yes"), "field 'echo' is neither true nor false"),
+        (line("x", prompt="a", presence_penalty=1), "field 'presence_penalty' is not supported"),
+        (line("x", prompt="a", best_of=3), "field 'best_of' is not supported here"),
+        (line("x", prompt="a", temprature=0), "field 'temprature' is not known here"),
+        (line("x", **BODY)[:-9], "not a JSON object, though it begins as one: unexpected end of"),
         (line("x", prompt="a", stop=3), "field 'stop' is neither a text nor a list of texts"),
         (line("x", prompt="a", logprobs=True), "the number of logprobs is not a number"),
         (line("x", prompt="a", stream=True), "a batch is not streamed"),
@@ -209,6 +216,20 @@ def test_a_line_of_a_batch_that_cannot_be_is_named(bad: str, message: str) -> No
     how = {"tokenizer": tiny_tokenizer(), "template": Template()}
     with pytest.raises(ValueError, match=message):
         read_call(bad.encode(), settings=Settings(), **how)
+
+
+def test_fields_of_a_batch_that_ask_for_nothing_are_taken() -> None:
+    neutral = {"max_completion_tokens": None, "presence_penalty": 0, "user": "a", "seed": None}
+    how = {"tokenizer": tiny_tokenizer(), "template": Template(), "settings": Settings()}
+    call = read_call(line("x", prompt="a", **neutral).encode(), **how)
+    assert call.requests[0].settings == Settings()
+
+
+def test_prompts_of_ids_are_neither_empty_nor_short_for_having_no_text(here: Path) -> None:
+    (here / "ids").write_text(line("a", prompt=[1, 1]) + "\n" + line("b", prompt=[1] * 64))
+    done = sh("llama generate ids --max-tokens 1 > out", here)
+    assert "is empty" not in done.stderr
+    assert "llama generate: prompt 'b' leaves no room in 64 tokens\n" in done.stderr
 
 
 def test_a_completion_may_be_asked_for_in_all_its_parts(here: Path) -> None:
