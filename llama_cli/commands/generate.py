@@ -104,7 +104,7 @@ def command(
     """
     _check(prompt, files, asked["stop"])
     if export or shards:
-        if not export or prompt or files or served:
+        if not export or prompt or files or served or run.output:
             raise UsageError("--export stands alone, and --shards with it", hint=EXPORT)
         write_model(run, model, export[0], Path(export[1]), shards=shards)
         return
@@ -192,9 +192,9 @@ def _told(run: Run, engine: Engine, requests: Iterable[Request]) -> Iterator[Req
     """Pass requests on, and tell of those that are not as usual."""
     for request in requests:
         prompt = request.prompt
-        if not prompt.prompt:
+        if not prompt.prompt and request.ids is None:
             run.say(f"prompt '{prompt.id}' is empty: what follows begins a text")
-        elif not engine.fits(prompt):
+        elif not engine.fits(request):
             run.say(f"prompt '{prompt.id}' leaves no room in {engine.context:,} tokens")
         yield request
 

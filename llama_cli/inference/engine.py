@@ -98,9 +98,10 @@ class Engine:
                 yield shown[sent:end]
                 sent = end
 
-    def fits(self, prompt: Prompt) -> bool:
+    def fits(self, request: Request) -> bool:
         """Say whether the context has room for a token after the prompt."""
-        return len(self.tokenizer.encode(prompt.prompt)) < self.context
+        ids = request.ids or self.tokenizer.encode(request.prompt.prompt)
+        return len(ids) < self.context
 
     def _rows(self, request: Request) -> Iterator[Row]:
         return rows_of(request, self.tokenizer, self.context, self.clock)

@@ -130,6 +130,7 @@ def test_a_model_and_a_tokenizer_of_two_sizes_are_not_exported(here: Path, tmp_p
     [
         ("--export hf out --prompt x", "--export stands alone"),
         ("--shards 2 --prompt x", "--export stands alone"),
+        ("--export hf out -o x", "--export stands alone"),
         ("--export hf out --shards 2", "--shards is for --export meta"),
         ("--export meta out --shards 3", "the 2 heads do not divide by 3 files"),
         ("--export gguf out", "'gguf' is not one of 'hf', 'meta', 'llama'"),
