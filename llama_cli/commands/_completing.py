@@ -27,7 +27,7 @@ RUNNING = (
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 1024),  # past some thousands the system gives no more, and we crash
         metavar="N",
         help="Threads of a CPU.  [default: one a core]",
     ),

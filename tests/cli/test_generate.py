@@ -104,6 +104,7 @@ def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here):
     [
         ("--prompt x FILE", 2, "give FILEs or --prompt, not both\n"),
         ("--prompt x --stop ''", 2, "--stop '' would end every completion at once\n"),
+        ("--prompt x --threads 100000", 2, "invalid value for '--threads': 100000 is not in the "),
         ("--prompt x --device tpu", 2, "no device 'tpu'; there are auto, cpu, cuda and cuda:N\n"),
         ("--prompt x --dtype bf16 --quantize int8", 2, "--quantize is a dtype of its own; "),
         ("--prompt x --dtype bf16 --deterministic", 2, "--deterministic is in fp32 or int8, not "),
