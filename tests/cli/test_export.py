@@ -41,9 +41,10 @@ def test_every_layout_says_the_same(here: Path) -> None:
 def test_every_layout_is_scored_the_same(here: Path) -> None:
     (here / "d.jsonl").write_text('{"id": "a", "text": "The cat opens.", "source": "files"}\n')
     ask = "eval bits_per_byte --data d.jsonl -q"
-    said = [sh(f"llama {ask} --model {kind}", here).stdout for kind in KINDS]
-    assert len(set(said)) == 1
-    assert json.loads(said[0])["value"] > 0
+    said = [json.loads(sh(f"llama {ask} --model {kind}", here).stdout) for kind in KINDS]
+    assert [each.pop("model") for each in said] == list(KINDS)
+    assert said == said[:1] * len(KINDS)
+    assert said[0]["value"] > 0
 
 
 def test_the_model_of_a_release_with_grouped_heads_in_two_files_completes(here: Path) -> None:
