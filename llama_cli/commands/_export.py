@@ -25,6 +25,7 @@ def export(run: Run, model: Path | None, kind: Kind, out: Path, *, shards: int |
     """
     if shards and kind != "meta":
         raise UsageError("--shards is for --export meta", hint="llama generate --export meta OUT")
+    from llama_cli.inference.engine import SPARE
     from llama_cli.model.formats import KINDS, write
     from llama_cli.stream.directory import new_directory
     from llama_cli.tokenizer.exported import exported
@@ -32,7 +33,8 @@ def export(run: Run, model: Path | None, kind: Kind, out: Path, *, shards: int |
     assert set(KINDS) == set(EXPORTED)
     source = find_source(run, model)
     tokenizer = open_tokenizer(source)
-    if tokenizer.vocab_size != source.config.vocab_size:
+    spare = source.config.vocab_size - tokenizer.vocab_size
+    if not 0 <= spare <= (0 if kind == "meta" else SPARE):  # Meta's code knows the tokenizer's size
         raise LlamaError(
             f"{source.directory}: the model has {source.config.vocab_size:,} pieces, "
             f"its tokenizer {tokenizer.vocab_size:,}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_cli.model.formats import KINDS, open_source, write
-from llama_cli.model.weights import load_model
+from llama_cli.model.transformer import Transformer
+from llama_cli.model.weights import load_model, save_weights
 from tests.shell import sh
-from tests.tiny import tiny_checkpoint, tiny_tokenizer
+from tests.tiny import CONFIG, tiny_checkpoint, tiny_tokenizer
 from tests.unit.formats import add_tokenizer, as_meta, model, same, theirs
 
 ASK = "--prompt 'The cat' --temperature 0 --max-tokens 9 -q"
@@ -124,6 +126,18 @@ def test_a_model_and_a_tokenizer_of_two_sizes_are_not_exported(here: Path, tmp_p
     done = sh("llama generate --model odd --export hf out", tmp_path)
     assert done.returncode == 1
     assert "odd: the model has 400 pieces, its tokenizer 32,000" in done.stderr
+
+
+def test_a_model_with_spare_pieces_goes_where_they_can_be(tmp_path: Path) -> None:
+    (tmp_path / "spare").mkdir()
+    save_weights(Transformer(replace(CONFIG, vocab_size=408)), tmp_path / "spare")
+    (tmp_path / "spare" / "tokenizer.model").write_bytes(tiny_tokenizer().model)
+    done = sh("llama generate -q --model spare --export hf out", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same(load_model(tmp_path / "out"), load_model(tmp_path / "spare"))
+    done = sh("llama generate -q --model spare --export meta other", tmp_path)
+    message = "llama generate: spare: the model has 408 pieces, its tokenizer 400\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 @pytest.mark.parametrize(
