@@ -93,7 +93,7 @@ def requests_of(
     Raises:
         ValueError: it is not in OpenAI's form.
     """
-    prompts = [_talk(body, template)] if chat else _prompts(body, tokenizer)
+    prompts = [_talk(body, template, tokenizer)] if chat else _prompts(body, tokenizer)
     own = _settings(body, settings, chat=chat)
     return tuple(
         Request(Prompt(_named(name, index, len(prompts)), prompt), own)
@@ -133,7 +133,7 @@ def _are_ids(given: object) -> bool:
     return isinstance(given, list) and bool(given) and all(type(each) is int for each in given)
 
 
-def _talk(body: dict[str, Any], template: Template) -> str:
+def _talk(body: dict[str, Any], template: Template, tokenizer: Tokenizer) -> str | list[int]:
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise ValueError("no field 'messages'")
@@ -143,6 +143,8 @@ def _talk(body: dict[str, Any], template: Template) -> str:
         if role not in ROLES or text is None:
             raise ValueError(f"a message has a text and a role of {', '.join(ROLES)}")
         messages.append(Message(role, text))
+    if any(message.role == "assistant" for message in messages):
+        return template.tokens(messages, tokenizer)
     return template.prompt(messages)
 
 

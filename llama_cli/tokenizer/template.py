@@ -34,12 +34,27 @@ class Template:
     assistant: str = "Assistant:"  # and then a space, the text, and the end mark
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        r"""Write messages so that the assistant's answer is what continues them.
+        r"""Write messages of others so that the assistant's answer is what continues them.
 
         >>> Template().prompt([Message("user", "Hi")])
         'User: Hi\n\nAssistant:'
         """
         return f"{''.join(map(self._text, messages))}{self.assistant}"
+
+    def tokens(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
+        """Give the tokens that the assistant's next answer continues, as `encode` lays them out.
+
+        Its answers so far end with the end mark, which no text can hold.
+        """
+        ids, before = [tokenizer.bos], list[Message]()
+        for message in messages:
+            if message.role == "assistant":
+                ids += tokenizer.encode(self.prompt(before), bos=False)
+                ids += tokenizer.encode(message.text, bos=False, eos=True)
+                before = []
+            else:
+                before.append(message)
+        return ids + tokenizer.encode(self.prompt(before), bos=False)
 
     def encode(self, conversation: Conversation, tokenizer: Tokenizer) -> tuple[list[int], bytes]:
         """Give the tokens of a conversation, and a byte each: 1 if it is to be learnt."""
@@ -63,9 +78,15 @@ class Template:
             ValueError: it is something else.
         """
         try:
-            return cls(**json.loads(text))
-        except TypeError:
+            told = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not JSON: {error}") from None
+        try:
+            found = cls(**told)
+            found.prompt([Message("system", ""), Message("user", "")])
+        except (TypeError, ValueError, AttributeError, LookupError):
             raise ValueError("not a template of conversations") from None
+        return found
 
     def _text(self, message: Message) -> str:
         return (self.system if message.role == "system" else self.user).format(message.text)

@@ -226,6 +226,15 @@ def test_fields_of_a_batch_that_ask_for_nothing_are_taken() -> None:
     assert call.requests[0].settings == Settings()
 
 
+def test_what_the_assistant_said_before_is_not_taken_for_the_users() -> None:
+    talk = [("user", "Hi"), ("assistant", "A cat"), ("user", "Bye")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    how = {"tokenizer": tiny_tokenizer(), "template": Template(), "settings": Settings()}
+    request = read_call(line("x", "/v1/chat/completions", messages=messages).encode(), **how)
+    (asked,) = request.requests
+    assert asked.prompt.prompt == "User: Hi\n\nAssistant: A cat User: Bye\n\nAssistant:"
+
+
 def test_prompts_of_ids_are_neither_empty_nor_short_for_having_no_text(here: Path) -> None:
     (here / "ids").write_text(line("a", prompt=[1, 1]) + "\n" + line("b", prompt=[1] * 64))
     done = sh("llama generate ids --max-tokens 1 > out", here)

@@ -112,9 +112,23 @@ def test_what_is_asked_later_is_what_was_taught() -> None:
     assert learnt[len(asked) - 1] == 0
 
 
+def test_a_conversation_is_continued_as_it_is_taught() -> None:
+    tokenizer = tiny_tokenizer()
+    said = [("user", "Hi"), ("assistant", "A cat"), ("system", "x"), ("user", "Bye")]
+    messages = [Message(role, text) for role, text in said]
+    whole = Conversation((*messages, Message("assistant", "The table")))
+    asked = Template().tokens(messages, tokenizer)
+    assert asked.count(tokenizer.eos) == 1  # after what the assistant has said
+    answer = tokenizer.encode("The table", bos=False, eos=True)
+    assert Template().encode(whole, tokenizer)[0] == asked + answer
+
+
 def test_a_template_comes_back_from_its_file() -> None:
     odd = Template(system="[{}]", user="Q {}", assistant="A")
     assert Template.from_json(odd.to_json()) == odd
+    for broken in ('{"user": 5}', '{"user": "{"}', '{"user": "{} {}"}', "[]", "5"):
+        with pytest.raises(ValueError, match="not a template of conversations"):
+            Template.from_json(broken)
     with pytest.raises(ValueError, match="not a template"):
         Template.from_json('{"a": 1}')
 
