@@ -216,6 +216,6 @@ def _stream(run: Run, engine: Engine, calls: Iterable[Call]) -> None:
             for sample in range(request.settings.samples):
                 run.counts.written += 1
                 output.write(request.prompt.prompt.encode())
-                for piece in engine.stream(request.prompt, request.settings, sample):
+                for piece in engine.stream(request, sample):
                     output.write(piece.encode())
                 output.write(b"\n")

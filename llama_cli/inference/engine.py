@@ -86,9 +86,10 @@ class Engine:
                 running.step(waiting)
             yield self._completion(pending.popleft())
 
-    def stream(self, prompt: Prompt, settings: Settings, sample: int = 0) -> Iterator[str]:
+    def stream(self, request: Request, sample: int = 0) -> Iterator[str]:
         """Yield the text of one completion as it is settled."""
-        row, sent = next(islice(self._rows(Request(prompt, settings)), sample, None)), 0
+        row, sent = next(islice(self._rows(request), sample, None)), 0
+        settings = request.settings
         running, waiting = Batch(self.network, self.tokenizer, size=1), deque([row])
         while row.runs:
             running.step(waiting)

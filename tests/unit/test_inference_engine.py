@@ -156,24 +156,31 @@ def test_no_tokens_wanted_is_no_tokens(engine):
 def test_a_stream_adds_up_to_the_completion(engine, text):
     settings = Settings(max_tokens=40, stop=("w",))
     said = next(engine.generate([Prompt("x", text)], settings))
-    assert "".join(engine.stream(Prompt("x", text), settings)) == said.completion
+    assert "".join(engine.stream(Request(Prompt("x", text), settings))) == said.completion
+
+
+def test_a_stream_continues_the_ids_of_a_prompt_not_its_text(engine):
+    request = Request(Prompt("x", "The cat"), GREEDY, (5, 9, 30))
+    (said,) = engine.answer([request], batch=1, ahead=1)
+    assert "".join(engine.stream(request)) == said.completion
+    assert said.completion != complete(engine, GREEDY)[0].completion
 
 
 def test_a_stream_never_shows_what_a_stop_string_may_cut(engine):
     pieces = [engine.tokenizer.encode(text, bos=False)[-1] for text in (".", "?", "!")]
     settings = Settings(temperature=0, stop=("?!",))
-    assert list(naming(engine, *pieces).stream(Prompt("x", "The"), settings)) == ["."]
+    assert list(naming(engine, *pieces).stream(Request(Prompt("x", "The"), settings))) == ["."]
 
 
 def test_a_stream_waits_for_all_bytes_of_a_character(engine):
     pieces = engine.tokenizer.encode("é", bos=False)[-2:]
     assert len(engine.tokenizer.decode(pieces)) == 1
-    shown = list(naming(engine, *pieces, 2).stream(Prompt("x", "The"), GREEDY))
+    shown = list(naming(engine, *pieces, 2).stream(Request(Prompt("x", "The"), GREEDY)))
     assert shown == ["é"]
 
 
 def test_a_stream_of_a_prompt_that_is_too_long_is_empty(engine):
-    assert list(engine.stream(Prompt("x", "The cat opens the river. " * 30), GREEDY)) == []
+    assert list(engine.stream(Request(Prompt("x", "The cat opens the river. " * 30), GREEDY))) == []
 
 
 @pytest.mark.parametrize(
