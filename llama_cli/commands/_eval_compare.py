@@ -51,10 +51,11 @@ def command(run: Run, a: str, b: str) -> None:
 
 def _held(run: Run, where: str) -> tuple[Rows, str]:
     """Read a run, and which models answered it."""
-    from llama_cli.evaluation.compare import held, models, read_graded
+    from llama_cli.evaluation.compare import held, models
+    from llama_cli.evaluation.request import Graded
     from llama_cli.stream.reader import shown
 
     run.inputs = (where,)
     names: set[str] = set()
-    rows = held(models(run.read(read_graded), names), shown(where))
+    rows = held(models(run.read(Graded.from_json), names), shown(where))
     return rows, ", ".join(sorted(name for name in names if name))

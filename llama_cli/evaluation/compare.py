@@ -82,27 +82,6 @@ class Apart:
     asked: Mapping[str, int]
 
 
-def read_graded(line: bytes) -> Graded:
-    """Read one row of a run.
-
-    Raises:
-        ValueError: it is no graded row, or a value is no number.
-    """
-    row = Graded.from_json(line)
-    if not isinstance(row.task, str) or not isinstance(row.id, str):
-        raise ValueError("the task and the id of a graded row are text")
-    if not isinstance(row.meta, dict):
-        raise ValueError(f"meta is a {type(row.meta).__name__}, not an object")
-    wrong = [name for name, value in row.values.items() if not _is_number(value)]
-    if wrong:
-        raise ValueError(f"value '{wrong[0]}' is {row.values[wrong[0]]!r}, not a number")
-    return row
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
-
-
 def held(rows: Iterable[Graded], where: str) -> Rows:
     """Hold the values of a run by task and id.
 

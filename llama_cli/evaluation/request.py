@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import orjson
 
+from llama_cli.evaluation.shapes import GRADED, META, REQUEST, RESPONSE, Shape, match
+
 Kind = Literal["score", "complete"]
 
 
@@ -49,7 +51,7 @@ class Request:
         Raises:
             ValueError: it is no request.
         """
-        return _request(_known(line, cls))
+        return _request(_known(line, cls, "request"))
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
@@ -83,9 +85,10 @@ class Response:
         Raises:
             ValueError: it is no response.
         """
-        row = _known(line, cls)
+        row = _known(line, cls, "response")
         if not isinstance(row.get("request"), dict):
             raise ValueError("a response has its request")
+        match(row, RESPONSE)
         return cls(**{**row, "request": _request(row["request"])})
 
     def to_json(self) -> bytes:
@@ -116,9 +119,10 @@ class Graded:
         Raises:
             ValueError: it is no graded row.
         """
-        row = _known(line, cls)
-        if not {"task", "id", "values"} <= set(row) or not isinstance(row["values"], dict):
+        row = _known(line, cls, "graded row")
+        if not {"task", "id", "values"} <= set(row):
             raise ValueError("a graded row has a task, an id and values")
+        _match(row, GRADED)
         return cls(**row)
 
     def to_json(self) -> bytes:
@@ -133,16 +137,20 @@ def _request(row: Mapping[str, Any]) -> Request:
         raise ValueError(f"no request: {error}") from None
     if request.kind not in ("score", "complete"):
         raise ValueError(f"a request is to score or to complete, not to {request.kind}")
-    if not all(
-        isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in request.pairs
-    ):
-        raise ValueError("each of the pairs is a context and what continues it")
+    _match(row, REQUEST)
     return request
 
 
-def _known(line: bytes, cls: type) -> dict[str, Any]:
+def _match(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    match(row, shapes)
+    match(row.get("meta", {}), META)
+
+
+def _known(line: bytes, cls: type, what: str) -> dict[str, Any]:
     row = orjson.loads(line)
-    names = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-    if not isinstance(row, dict) or not names >= set(row):
-        raise ValueError(f"a {cls.__name__.lower()} has the fields {', '.join(sorted(names))}")
+    if not isinstance(row, dict):
+        raise ValueError(f"a {what} is a JSON object, not {type(row).__name__}")
+    names = tuple(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    if unknown := [name for name in row if name not in names]:
+        raise ValueError(f"a {what} has no field '{unknown[0]}', but {', '.join(names)}")
     return row

@@ -7,6 +7,7 @@ and grades the answers, `summary.py` adds them up. Files are read as their autho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +18,19 @@ from llama_cli.evaluation.rows import Files, Row
 if TYPE_CHECKING:
     from llama_cli.evaluation.sandbox.result import Result
 
-__all__ = ["Figures", "Files", "Kind", "Mark", "Row", "Scorer", "Shots", "Task", "Tools", "each"]
+__all__ = [
+    "Figures",
+    "Files",
+    "Kind",
+    "Mark",
+    "Row",
+    "Scorer",
+    "Shots",
+    "Task",
+    "Tools",
+    "each",
+    "naming",
+]
 
 Figures = Mapping[str, float]  # by model size: "7B", "13B", "33B", "65B"
 Scorer = Callable[[Sequence[str]], Sequence[float]]  # a number from 0 to 1 for each text
@@ -63,13 +76,24 @@ def each(mark: Callable[[Response], Mark], responses: Iterable[Response]) -> Ite
         LlamaError: one does not hold what its task asks.
     """
     for response in responses:
-        try:
+        with naming(response):
             marked = mark(response)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            request = response.request
-            what = f"{type(error).__name__}: {error}"
-            raise LlamaError(f"{request.task} {request.id}: not to be graded ({what})") from None
         yield marked
+
+
+@contextmanager
+def naming(response: Response) -> Iterator[None]:
+    """Say which response it is that does not hold what its task asks.
+
+    Raises:
+        LlamaError: it does not.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        request = response.request
+        what = f"{type(error).__name__}: {error}"
+        raise LlamaError(f"{request.task} {request.id}: not to be graded ({what})") from None
 
 
 class Kind(Protocol):

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from llama_cli.cli import main
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation.compare import apart, compare, held, read_graded
+from llama_cli.evaluation.compare import apart, compare, held
 from llama_cli.evaluation.compare_words import describe
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.statistics import mcnemar, wilson
@@ -140,16 +140,24 @@ def test_a_run_without_rows_is_an_error():
     ("row", "what"),
     [
         ({"task": "nq", "values": {}}, "a graded row has a task, an id and values"),
-        ({"task": "nq", "id": [0], "values": {}}, "the task and the id of a graded row are text"),
-        ({"task": "nq", "id": "0", "values": {}, "meta": 1}, "meta is a int, not an object"),
-        ({"task": "nq", "id": "0", "values": {"x": "1"}}, "value 'x' is '1', not a number"),
-        ({"task": "nq", "id": "0", "values": {"x": None}}, "value 'x' is None, not a number"),
-        ({"text": "a document"}, "a graded has the fields"),
+        ({"task": "nq", "id": "0", "values": {}, "meta": {"groups": "STEM"}}, "'groups' is a list"),
+        ({"task": "nq", "id": "0", "values": {}, "meta": {"bos": 1}}, "'bos' is true, false or"),
+        ({"task": "nq", "id": [0], "values": {}}, r"'id' is a text, not \[0\]"),
+        ({"task": "nq", "id": "0", "values": {}, "meta": 1}, "'meta' is an object, not 1"),
+        (
+            {"task": "nq", "id": "0", "values": {"x": "1"}},
+            "'values' is an object of numbers, not .*'1'",
+        ),
+        (
+            {"task": "nq", "id": "0", "values": {"x": None}},
+            "'values' is an object of numbers, not .*None",
+        ),
+        ({"text": "a document"}, "a graded row has no field 'text', but task, id, values"),
     ],
 )
 def test_a_line_that_is_no_graded_row_says_why(row, what):
     with pytest.raises(ValueError, match=what):
-        read_graded(json.dumps(row).encode())
+        Graded.from_json(json.dumps(row).encode())
 
 
 def test_rows_that_were_asked_in_two_ways_are_counted_and_told():

@@ -1,5 +1,6 @@
 """From rows to requests and marks: official files, worked examples, grading again."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from llama_cli.errors import DataError, LlamaError, NotReadyError, UsageError
 from llama_cli.evaluation.catalogue import catalogue
 from llama_cli.evaluation.data import Data, locate
+from llama_cli.evaluation.grade import grade
 from llama_cli.evaluation.render import Fit, Setting, render
 from llama_cli.evaluation.request import Graded, Request, Response
 from llama_cli.evaluation.rows import Files, read_table
+from llama_cli.evaluation.task import Tools
 from llama_cli.evaluation.tasks import TASKS
 from llama_cli.records import Document
 from tests.benchmarks import FILES, completed, knows, mark, requests, write_benchmarks
@@ -263,11 +266,32 @@ def test_the_hash_of_a_prompt_does_not_depend_on_what_is_right(own):
     (b'{"request": {"task": "piqa"}}', "no request: .*missing"),
     (b'{"request": {"task": "piqa", "id": "0", "kind": "guess", "gold": 0}}', "not to guess"),
     (b'{"request": {"task": "a", "id": "0", "kind": "score", "gold": 0, "pairs": ["x"]}}', "pairs"),
-    (b'{"score": 1}', "a response has the fields"),
+    (b'{"score": 1}', "a response has no field 'score', but request, model, logprobs"),
+    (b'[]', "a response is a JSON object, not list"),
 ])  # fmt: skip
 def test_a_line_that_is_no_response_says_why(line, what):
     with pytest.raises(ValueError, match=what):
         Response.from_json(line)
+
+
+@pytest.mark.parametrize(("field", "value", "what"), [
+    ("logprobs", None, "'logprobs' is a list of numbers, not None"),
+    ("logprobs", -1.5, "'logprobs' is a list of numbers, not -1.5"),
+    ("tokens", ["a"], "'tokens' is a list of whole numbers"),
+    ("completions", "Paris", "'completions' is a list of texts, not 'Paris'"),
+    ("model", ["a"], "'model' is a text"),
+    ("bos", "yes", "'bos' is true, false or null, not 'yes'"),
+    ("stop", "x", "'stop' is a list of texts, not 'x'"),
+    ("samples", 0, "'samples' is a whole number over 0, not 0"),
+    ("seed", "0", "'seed' is a whole number, not '0'"),
+    ("meta", [], r"'meta' is an object, not \[\]"),
+    ("pairs", None, "'pairs' is a list of pairs"),
+])  # fmt: skip
+def test_a_field_of_another_kind_is_told_where_it_is_read(own, field, value, what):
+    row = json.loads(knows(requests(own, "piqa")[0], {}).to_json())
+    (row if field in row else row["request"])[field] = value
+    with pytest.raises(ValueError, match=what):
+        Response.from_json(json.dumps(row).encode())
 
 
 @pytest.mark.parametrize(("changes", "what"), [
@@ -284,6 +308,15 @@ def test_a_response_that_is_none_to_its_request_is_told(own, changes, what):
         changes = {"request": replace(response.request, **changes["request"])}
     with pytest.raises(LlamaError, match=what):
         mark(replace(response, **changes))
+
+
+@pytest.mark.parametrize("task", ["humaneval", "mbpp", "truthfulqa"])
+def test_a_row_without_what_its_task_needs_to_grade_is_named(own, task):
+    request = replace(requests(own, task)[0], samples=1, gold={})
+    scorers = dict.fromkeys(("truth", "info"), lambda texts: [1.0] * len(texts))
+    tools = Tools(scorers, lambda programs: iter(list(programs)))
+    with pytest.raises(LlamaError, match=rf"{task} .*: not to be graded \(KeyError"):
+        list(grade([Response(request, completions=["x"])], tools))
 
 
 def test_the_catalogue_names_every_task_with_its_files_shots_and_rule():

@@ -8,7 +8,7 @@ from itertools import islice
 
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.request import Request, Response
-from llama_cli.evaluation.task import Mark, Row, Scorer, Tools
+from llama_cli.evaluation.task import Mark, Row, Scorer, Tools, naming
 
 TOGETHER = 4096  # texts that are scored at a time; ours: a scorer may be a program to start
 PAPERS = {"toxicity": "perspective"}  # the paper's judges of truth are gone
@@ -62,11 +62,14 @@ class Judged:
                 yield Mark(values, response.completions[0], facts)
 
     def _numbers(self, name: str, scorer: Scorer, part: list[Response]) -> Sequence[float]:
-        write = self.texts[name]
-        numbers = scorer([write(each.request, each.completions[0]) for each in part])
+        numbers = scorer([self._text(name, response) for response in part])
         if len(numbers) != len(part):
             raise LlamaError(f"the scorer of {name} gave {len(numbers)} numbers for {len(part)}")
         return numbers
+
+    def _text(self, name: str, response: Response) -> str:
+        with naming(response):
+            return self.texts[name](response.request, response.completions[0])
 
 
 def suffix_of(scorers: Mapping[str, Scorer]) -> str:

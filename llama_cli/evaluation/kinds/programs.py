@@ -15,7 +15,7 @@ from llama_cli.errors import NotReadyError
 from llama_cli.evaluation.programs import pass_at_k
 from llama_cli.evaluation.request import Request, Response
 from llama_cli.evaluation.sandbox.result import Result
-from llama_cli.evaluation.task import Mark, Row, Tools
+from llama_cli.evaluation.task import Mark, Row, Tools, naming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,9 @@ class Programs:
             for response in responses:
                 waiting.append(response)
                 for completion in response.completions:
-                    yield self.program(response.request.gold, completion)
+                    with naming(response):
+                        program = self.program(response.request.gold, completion)
+                    yield program
 
         results = tools.run(programs())
         for first in results:
