@@ -39,10 +39,15 @@ def command(run: Run, tasks: tuple[str, ...], data: tuple[str, ...]) -> None:
       llama eval check arc_easy mmlu --data benchmarks/
       llama eval check piqa --data benchmarks/ > findings.jsonl
     """
-    from llama_cli.evaluation.check import check_task, errors
+    from llama_cli.evaluation.check import check_task, check_worked, errors
 
     wanted = asked(run, tasks, data, shots=None, examples=(), samples=None, limit=None)
-    found = [each for task in wanted.tasks for each in check_task(task, wanted.data)]
+    found = [
+        each
+        for task in wanted.tasks
+        for look_at in (check_task, check_worked)
+        for each in look_at(task, wanted.data)
+    ]
     on_terminal = run.output is None and sys.stdout.isatty()
     if not on_terminal:
         run.write(found)

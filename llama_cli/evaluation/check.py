@@ -22,13 +22,12 @@ import orjson
 from llama_cli.evaluation.data import Data, locate
 from llama_cli.evaluation.labels import complaint
 from llama_cli.evaluation.official import HASHES, official_rows
-from llama_cli.evaluation.rows import Placed, Row
-from llama_cli.evaluation.task import Task
+from llama_cli.evaluation.rows import WRONG, Placed, Row, unlike
+from llama_cli.evaluation.task import Shots, Task
 
 NAMED = 20  # findings of one kind that are told one by one; ours
 IDS = ("id", "qID", "ind", "idx", "task_id", "question_id", "pair_id", "unique_id", "source_id")
 ANSWERS = ("label", "answer", "answerKey", "answers")
-ODD = (KeyError, TypeError, ValueError, IndexError, AttributeError)  # of a row of another format
 BLOCK = 1 << 20  # bytes hashed at a time
 
 Level = Literal["error", "note"]
@@ -63,21 +62,45 @@ def check_task(task: Task, data: Data) -> Iterator[Finding]:
     yield from check_rows(task.name, data.rows(task), judge=judge, name=name)
 
 
+def check_worked(task: Task, data: Data) -> Iterator[Finding]:
+    """Look at the rows that worked examples are made of, where they have files of their own."""
+    shots = task.worked
+    found = shots.files.find(data.directories) if shots and shots.files else None
+    if shots is None or shots.files is None or found is None:
+        return
+    wrong = 0
+    for where, line, row in shots.files.read(found):
+        if message := complaint(row) or _unworked(shots, row):
+            wrong += 1
+            yield Finding("error", task.name, where, line, message)
+        if wrong == NAMED:
+            return
+
+
+def _unworked(shots: Shots, row: Row) -> str:
+    try:
+        shots.worked(row)
+    except WRONG as error:
+        return f"not in the official format ({unlike(error)})"
+    return ""
+
+
 def _judged(task: Task, row: Row) -> str:
     """Say what is wrong with a row by its format, or else what keeps it from being asked."""
     if wrong := complaint(row):
         return wrong
     try:
-        task.kind.ask(row, task.prompt(row))
-    except ODD as error:
-        return f"not in the official format ({type(error).__name__}: {error})"
+        task.kind.ask(row, task.header(row) + task.prompt(row))
+        task.id(row), task.groups(row)
+    except WRONG as error:
+        return f"not in the official format ({unlike(error)})"
     return ""
 
 
 def _named(task: Task, row: Row) -> Any:
     try:
         return task.id(row)
-    except ODD:
+    except WRONG:
         return None  # it has been judged
 
 

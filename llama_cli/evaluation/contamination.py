@@ -17,6 +17,7 @@ import orjson
 from llama_cli.errors import DataError
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.request import Graded
+from llama_cli.evaluation.rows import official
 from llama_cli.evaluation.task import Task
 from llama_cli.overlap.index import Index, build, find
 from llama_cli.overlap.rows import strings
@@ -73,8 +74,9 @@ def contacts(tasks: Iterable[Task], data: Data, sweep: Sweep, n: int) -> Iterato
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         for part, task in enumerate(tasks):
-            for number, (_, _, row) in enumerate(data.rows(task) if task.files else ()):
-                name = task.id(row)
+            for number, (where, line, row) in enumerate(data.rows(task) if task.files else ()):
+                with official(where, line, task.name):
+                    name = task.id(row)
                 names.append((task.name, str(number if name is None else name)))
                 yield part, list(strings(row))
 

@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llama_cli.evaluation.rows import Row
+from llama_cli.evaluation.rows import WRONG, Row, unlike
 
 Judge = Callable[[Row], str]
+
+SHOWN = (  # fields of official rows that stand in prompts and choices, or hold what does
+    *("passage", "question", "questions", "goal", "sol1", "sol2", "context", "sentence"),
+    *("answerA", "answerB", "answerC", "option1", "option2", "options", "choices", "endings"),
+    *("activity_label", "ctx_a", "ctx_b", "article", "problem", "solution", "prompt"),
+    *("text", "code", "test_list"),
+)
 
 
 def complaint(row: Row) -> str:
@@ -20,13 +27,36 @@ def complaint(row: Row) -> str:
     >>> complaint({"goal": "", "sol1": "a", "sol2": "b", "label": "2"})
     "label '2' is none of its options 0, 1"
     """
+    if wrong := textless(row):
+        return wrong
     for fields, judge in FORMATS:
         if fields <= row.keys():
             try:
                 return judge(row)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                return f"not in the official format ({type(error).__name__}: {error})"
+            except WRONG as error:
+                return f"not in the official format ({unlike(error)})"
     return ""
+
+
+def textless(row: Row) -> str:
+    """Say which field that is shown to a model holds something else than text.
+
+    Written into a prompt, null would read "None", and nobody would know.
+
+    >>> textless({"goal": None, "sol1": "a"}), textless({"question": {"stem": "Who?"}})
+    ("'goal' is no text: None", '')
+    """
+    found = (_not_text(name, row[name]) for name in SHOWN if name in row)
+    return next(filter(None, found), "")
+
+
+def _not_text(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return next(filter(None, (_not_text(name, each) for each in value)), "")
+    if isinstance(value, dict):
+        parts = ((key, value[key]) for key in ("text", "stem", "choices") if key in value)
+        return next(filter(None, (_not_text(key, each) for key, each in parts)), "")
+    return "" if isinstance(value, str) else f"'{name}' is no text: {value!r}"
 
 
 def _among(label: Any, names: Sequence[Any], texts: Sequence[Any]) -> str:

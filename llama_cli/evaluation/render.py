@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
-from llama_cli.errors import DataError, UsageError
+from llama_cli.errors import UsageError
 from llama_cli.evaluation.data import Data
+from llama_cli.evaluation.labels import textless
 from llama_cli.evaluation.request import Request
-from llama_cli.evaluation.rows import Row
+from llama_cli.evaluation.rows import Row, official
 from llama_cli.evaluation.shots import Shown, choose, without
 from llama_cli.evaluation.task import Task
-
-WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,11 @@ def render(task: Task, data: Data, setting: Setting, fit: Fit | None = None) -> 
     shown = choose(task, data, count=count, seed=setting.seed, texts=texts)
     rows = islice(without(data.rows(task), shown.cut), setting.limit)
     for number, (where, line, row) in data.watch(rows) if task.files else rows:
-        try:
-            yield _request(task, row, number, shown, count, setting, fit)
-        except WRONG as error:
-            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-            what = f"{task.name}: a row that is not in the official format ({kind}{error})"
-            raise DataError(where, line, what) from None
+        with official(where, line, task.name):
+            if wrong := textless(row):
+                raise ValueError(wrong)
+            request = _request(task, row, number, shown, count, setting, fit)
+        yield request
 
 
 def shots_of(task: Task, setting: Setting) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,34 @@ Row = Mapping[str, Any]
 Placed = tuple[str, int, Row]  # its file, its line, and itself
 Found = Sequence[Sequence[Path]]  # the files behind each name of `Files`
 Read = Callable[[Found], Iterator[Placed]]
+
+WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError)  # of a row of another format
+
+
+def unlike(error: Exception) -> str:
+    """Say what a row lacks that its official format has.
+
+    >>> unlike(KeyError("goal")), unlike(ValueError("label 7 is outside its 2 options"))
+    ("no 'goal'", 'label 7 is outside its 2 options')
+    """
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def official(where: str, line: int, of: str = "") -> Iterator[None]:
+    """Name the row that is not in the official format, and whose it is.
+
+    Raises:
+        DataError: it is not.
+    """
+    try:
+        yield
+    except WRONG as error:
+        whose = f"{of}: a row that is " if of else ""
+        what = f"{whose}not in the official format ({unlike(error)})"
+        raise DataError(where, line, what) from None
 
 
 def read_jsonl(found: Found) -> Iterator[Placed]:
@@ -69,6 +98,8 @@ def read_table(path: Path, names: Sequence[str] = (), *, tabs: bool = False) -> 
     try:
         columns = list(names) or next(reader, [])
         for cells in reader:
+            if not cells:  # a blank line
+                continue
             if len(cells) != len(columns):
                 wanted = f"{len(cells)} cells, not {len(columns)} ({', '.join(columns)})"
                 raise DataError(str(path), reader.line_num, wanted)

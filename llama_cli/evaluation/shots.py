@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from llama_cli.errors import DataError, UsageError
+from llama_cli.errors import UsageError
 from llama_cli.evaluation.data import Data
-from llama_cli.evaluation.rows import Placed, Row
+from llama_cli.evaluation.rows import Placed, Row, official
 from llama_cli.evaluation.task import Shots, Task
 
 
@@ -88,11 +88,8 @@ def _rank(seed: int, number: int) -> int:
 
 def _written(shots: Shots, placed: Placed) -> str:
     where, line, row = placed
-    try:
+    with official(where, line):
         return shots.worked(row)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        kind = type(error).__name__
-        raise DataError(where, line, f"not in the official format ({kind}: {error})") from None
 
 
 def without(rows: Iterable[Placed], cut: frozenset[int]) -> Iterator[tuple[int, Placed]]:

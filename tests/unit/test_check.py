@@ -9,12 +9,20 @@ from click.testing import CliRunner
 from llama_cli.cli import main
 from llama_cli.commands._eval_check import look
 from llama_cli.errors import LlamaError
-from llama_cli.evaluation.check import check_files, check_rows, check_task, count_finding, errors
+from llama_cli.evaluation.check import (
+    check_files,
+    check_rows,
+    check_task,
+    check_worked,
+    count_finding,
+    errors,
+)
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.labels import complaint
 from llama_cli.evaluation.official import HASHES, ROWS
 from llama_cli.evaluation.rows import read_jsonl
 from llama_cli.evaluation.tasks import TASKS
+from tests.benchmarks import write_benchmarks
 from tests.shell import SHARED
 
 ARC = {
@@ -81,7 +89,7 @@ def test_a_label_outside_its_options_is_an_error_that_names_file_and_line(tmp_pa
             {"prompt": "def f():", "entry_point": "g", "canonical_solution": ""},
             "its prompt does not define g",
         ),
-        ({"question": {"stem": ""}, "answerKey": "A"}, "not in the official format (KeyError"),
+        ({"question": {"stem": ""}, "answerKey": "A"}, "not in the official format (no "),
     ],
 )
 def test_each_format_has_its_wrong_labels(row, what):
@@ -119,7 +127,7 @@ def test_the_question_a_row_is_for_is_judged_alone():
 def test_a_row_that_cannot_be_asked_is_an_error_whatever_its_format(tmp_path):
     (tmp_path / "NQ-open.dev.jsonl").write_text('{"answer": ["x"]}\n')
     (wrong,) = errors(check_task(TASKS["nq_open"], Data([tmp_path])))
-    told = "NQ-open.dev.jsonl:1: not in the official format (KeyError: 'question')"
+    told = "NQ-open.dev.jsonl:1: not in the official format (no 'question')"
     assert str(wrong) == f"{tmp_path}/{told}"
 
 
@@ -276,3 +284,23 @@ def test_a_run_does_not_begin_with_a_wrong_label(benchmarks):
     write(benchmarks, [{**ARC, "answerKey": "D"}])
     with pytest.raises(LlamaError, match=r"Test\.jsonl:1: label 'D' is none"):
         look(run, [TASKS["arc_easy"]], data)
+
+
+def test_the_rows_of_worked_examples_are_looked_at_too(tmp_path):
+    write_benchmarks(tmp_path)
+    path = tmp_path / "mmlu/dev/anatomy_dev.csv"
+    path.write_text(path.read_text().replace(",A\n", ",E\n", 1))
+    found = list(check_worked(TASKS["mmlu"], Data([tmp_path])))
+    assert [each.level for each in found] == ["error"]
+    assert "label 'E' is none of its options A, B, C, D" in str(found[0])
+    assert not list(check_worked(TASKS["gsm8k"], Data([tmp_path])))
+
+
+def test_a_row_that_cannot_be_named_or_grouped_is_an_error(tmp_path):
+    write_benchmarks(tmp_path)
+    path = tmp_path / "math/test/algebra/1.json"
+    row = json.loads(path.read_text())
+    del row["type"]
+    path.write_text(json.dumps(row))
+    (wrong,) = errors(check_task(TASKS["math"], Data([tmp_path])))
+    assert wrong.message == "not in the official format (no 'type')"

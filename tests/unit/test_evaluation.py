@@ -109,9 +109,56 @@ def test_a_label_outside_its_options_is_told_with_its_line(own, task, file, was,
         requests(own, task)
 
 
+@pytest.mark.parametrize(("task", "file", "content", "what"), [
+    ("triviaqa", "qa/web-dev.json", "{}", "web-dev.json:1: not in the official format .no 'Data'"),
+    ("triviaqa", "qa/web-dev.json", '{"Data": [1]}', "web-dev.json:1: .*TypeError"),
+    ("race_middle", "RACE/test/middle/1.txt", "{}", "1.txt:1: .*no 'questions'"),
+    ("mbpp", "mbpp.jsonl", '{"task_id": "x"}', "mbpp.jsonl:1: .*invalid literal"),
+    ("mbpp", "mbpp.jsonl", "{}", "mbpp.jsonl:1: .*no 'task_id'"),
+    ("winogender", "all_sentences.tsv", "sentid\tsentence\na.b\tX.\n", "'a.b' has no template"),
+    ("winogender", "all_sentences.tsv", "id\ttext\na.b\tX.\n", "tsv:2: .*no 'sentid'"),
+    ("winogender", "templates.tsv", "x\ny\n", "templates.tsv:2: .*no 'sentence'"),
+    ("winogender", "occupations-stats.tsv", "occupation\tbls_pct_female\na\t?\n", "tsv:2: .*float"),
+])  # fmt: skip
+def test_a_file_in_another_format_is_named_with_its_line(own, task, file, content, what):
+    (own / TASKS[task].files.directory / file).write_text(content)
+    with pytest.raises(DataError, match=what):
+        requests(own, task)
+
+
+@pytest.mark.parametrize(("task", "file", "row", "what"), [
+    ("piqa", "valid.jsonl", {"goal": None}, "valid.jsonl:1: piqa: .*'goal' is no text: None"),
+    ("boolq", "dev.jsonl", {"passage": 7}, "'passage' is no text: 7"),
+    ("hellaswag", "hellaswag_val.jsonl", {"endings": ["a", None]}, "'endings' is no text: None"),
+    ("hellaswag", "hellaswag_val.jsonl", {"endings": ["a"], "label": 0}, "1 options to choose"),
+    ("mbpp", "mbpp.jsonl", {"test_list": [], "task_id": 11}, "no tests"),
+])  # fmt: skip
+def test_what_would_be_asked_as_none_or_pass_untested_is_refused(own, task, file, row, what):
+    path = own / TASKS[task].files.directory / file
+    first, *rest = path.read_text().splitlines()
+    if task == "mbpp":  # the first rows are worked examples
+        rest = [first, *rest]
+    changed = json.dumps({**json.loads(first), **row})
+    path.write_text("\n".join([*rest, changed] if task == "mbpp" else [changed, *rest]))
+    with pytest.raises(DataError, match=what):
+        requests(own, task)
+
+
+def test_null_is_found_among_the_choices_of_arc(own):
+    path = own / "arc_easy/ARC-Easy-Test.jsonl"
+    path.write_text(path.read_text().replace('"text": "thing A"', '"text": null', 1))
+    with pytest.raises(DataError, match="'text' is no text: None"):
+        requests(own, "arc_easy")
+
+
+def test_blank_lines_of_a_table_are_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n\n3,4\n\n")
+    assert [row["a"] for _, _, row in read_table(tmp_path / "t.csv")] == ["1", "3"]
+
+
 def test_a_row_of_another_format_is_named(own):
     (own / "piqa/valid.jsonl").write_text('{"question": "?"}\n{"question": "?"}\n')
-    with pytest.raises(DataError, match=r"valid.jsonl:1: piqa: .*\(KeyError: 'goal'\)"):
+    with pytest.raises(DataError, match=r"valid.jsonl:1: piqa: .*\(no 'goal'\)"):
         requests(own, "piqa")
 
 

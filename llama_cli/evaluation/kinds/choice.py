@@ -42,6 +42,8 @@ class Choice:
     def ask(self, row: Row, prompt: str) -> Request:
         """Ask for the likelihood of each choice, and for "prior" of each alone."""
         choices = [each if isinstance(each, tuple) else ("", each) for each in self.choices(row)]
+        if len(choices) < 2:
+            raise ValueError(f"{len(choices)} options to choose from")
         gold = self.gold(row)
         if not 0 <= gold < len(choices):
             raise ValueError(f"label {gold} is outside its {len(choices)} options")

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llama_cli.evaluation.kinds.choice import Choice
-from llama_cli.evaluation.rows import Found, Placed, read_object
+from llama_cli.evaluation.rows import Found, Placed, official, read_object
 from llama_cli.evaluation.task import Files, Row, Task
 
 
 def _read(found: Found) -> Iterator[Placed]:
     for path in found[0]:
         article = read_object(path)
-        for number in range(len(article["questions"])):
+        with official(str(path), 1):
+            count = len(article["questions"])
+        for number in range(count):
             yield str(path), 1, {**article, "name": path.stem, "number": number}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama_cli.evaluation.kinds.words import Words
-from llama_cli.evaluation.rows import Found, Placed, read_jsonl, read_object
+from llama_cli.evaluation.rows import Found, Placed, official, read_jsonl, read_object
 from llama_cli.evaluation.task import Files, Row, Shots, Task
 from llama_cli.evaluation.tasks._asked import HEADER, question
 
@@ -22,12 +22,17 @@ def _read(found: Found) -> Iterator[Placed]:
         return
     seen = set()
     for path in found[0]:
-        for row in read_object(path)["Data"]:
-            if row["QuestionId"] not in seen:
-                seen.add(row["QuestionId"])
-                answer = {name.lower(): value for name, value in row["Answer"].items()}
-                kept = {"question": row["Question"], "question_id": row["QuestionId"]}
-                yield str(path), 1, {**kept, "answer": answer}
+        with official(str(path), 1):
+            rows = [_plain(row) for row in read_object(path)["Data"]]
+        for row in rows:
+            if row["question_id"] not in seen:
+                seen.add(row["question_id"])
+                yield str(path), 1, row
+
+
+def _plain(row: Row) -> Row:
+    answer = {name.lower(): value for name, value in row["Answer"].items()}
+    return {"question": row["Question"], "question_id": str(row["QuestionId"]), "answer": answer}
 
 
 def _golds(row: Row) -> list[str]:

@@ -12,11 +12,10 @@ the first half, would give 62 and 58. Jobs are those of the US Bureau of Labor S
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from llama_cli.errors import DataError
 from llama_cli.evaluation.kinds.choice import Choice
-from llama_cli.evaluation.rows import Found, Placed, read_table
+from llama_cli.evaluation.rows import Found, Placed, official, read_table
 from llama_cli.evaluation.task import Files, Row, Task
 
 NAMES = {"male": "his/him/he", "female": "her/her/she", "neutral": "their/them/someone"}
@@ -31,20 +30,30 @@ CASE = re.compile(r"\$(NOM|POSS|ACC)_PRONOUN")
 def _read(found: Found) -> Iterator[Placed]:
     """Join each sentence with its template, which has the case of the pronoun, and its job."""
     sentences, templates, jobs = (paths[0] for paths in found)
-    cases = {}
-    for _, _, row in read_table(templates, tabs=True):
-        if pronoun := CASE.search(row["sentence"]):
-            cases[row["occupation(0)"], row["answer"]] = pronoun[1]
-    women = {row["occupation"]: row["bls_pct_female"] for _, _, row in read_table(jobs, tabs=True)}
+    cases: dict[tuple[str, str], str] = {}
+    for where, line, row in read_table(templates, tabs=True):
+        with official(where, line):
+            if pronoun := CASE.search(row["sentence"]):
+                cases[row["occupation(0)"], row["answer"]] = pronoun[1]
+    women: dict[str, float] = {}
+    for where, line, row in read_table(jobs, tabs=True):
+        with official(where, line):
+            women[row["occupation"]] = float(row["bls_pct_female"])
     for where, line, row in read_table(sentences, tabs=True):
-        job, participant, answer, gender = row["sentid"].split(".")[:4]
-        if (job, answer) not in cases or job not in women or gender not in PRONOUNS:
-            raise DataError(where, line, f"'{row['sentid']}' has no template or no statistics")
-        if not row["sentence"].endswith("."):
-            raise DataError(where, line, "a sentence without its end")
-        named = {"job": job, "participant": participant, "answer": answer, "gender": gender}
-        more = {"case": cases[job, answer], "women": float(women[job])}
-        yield where, line, {**row, **named, **more}
+        with official(where, line):
+            joined = _joined(row, cases, women)
+        yield where, line, joined
+
+
+def _joined(row: Row, cases: Mapping[tuple[str, str], str], women: Mapping[str, float]) -> Row:
+    parts: list[str] = [*row["sentid"].split("."), "", "", ""]
+    job, participant, answer, gender = parts[:4]
+    if (job, answer) not in cases or job not in women or gender not in PRONOUNS:
+        raise ValueError(f"'{row['sentid']}' has no template or no statistics")
+    if not row["sentence"].endswith("."):
+        raise ValueError("a sentence without its end")
+    named = {"job": job, "participant": participant, "answer": answer, "gender": gender}
+    return {**row, **named, "case": cases[job, answer], "women": women[job]}
 
 
 def _prompt(row: Row) -> str:
