@@ -275,6 +275,26 @@ def test_truthfulqa_closes_its_answers_and_puts_the_best_first(own):
     assert request.gold == 2
 
 
+def test_an_answer_of_truthfulqa_counts_once_and_not_on_both_sides():
+    row = {"Best Answer": "No", "Correct Answers": "No; It is not; no; It is not.; Unknown"}
+    task = TASKS["truthfulqa_mc"]
+    asked = task.kind.ask({**row, "Incorrect Answers": "Yes; Unknown.; Yes"}, "")
+    assert [text for _, text in asked.pairs] == [" No.", " It is not.", " no.", " Yes.", " Unknown."]
+    assert asked.gold == 3
+
+
+@pytest.mark.data
+def test_the_choices_of_truthfulqa_are_those_of_its_authors(real):
+    rows = json.loads((real / "truthfulqa/mc_task.json").read_text())
+    theirs = {row["question"].strip(): row["mc2_targets"] for row in rows}
+    asked = requests(real, "truthfulqa_mc")
+    assert len(asked) == 817
+    for request in asked:
+        question = request.pairs[0][0].rpartition("Q: ")[2].removesuffix("\nA:").strip()
+        ours = {text[1:]: at < request.gold for at, (_, text) in enumerate(request.pairs)}
+        assert ours == {name: bool(right) for name, right in theirs[question].items()}
+
+
 # -- scorers --
 
 

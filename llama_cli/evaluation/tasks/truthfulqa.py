@@ -33,8 +33,9 @@ def _read(found: Found) -> Iterator[Placed]:
 
 
 def _split(text: str) -> list[str]:
+    """Part answers; one that is written twice is one."""
     parts = [part.strip() for part in text.split(";")]
-    return [_closed(part) for part in parts if part]
+    return list(dict.fromkeys(_closed(part) for part in parts if part))
 
 
 def _closed(text: str) -> str:
@@ -42,9 +43,13 @@ def _closed(text: str) -> str:
 
 
 def _true(row: Row) -> list[str]:
-    """Give the true answers, the best first."""
+    """Give the true answers, the best first.
+
+    What stands among the false ones too is false, as in the authors' mc_task.json.
+    """
     best = _closed(row["Best Answer"])
-    return [best, *(each for each in _split(row["Correct Answers"]) if each != best)]
+    false = {best, *_split(row["Incorrect Answers"])}
+    return [best, *(each for each in _split(row["Correct Answers"]) if each not in false)]
 
 
 def _prompt(row: Row) -> str:
