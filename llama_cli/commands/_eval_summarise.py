@@ -28,7 +28,8 @@ def command(run: Run, overlap: str | None) -> None:
     """Add up marks, beside the paper's figures.
 
     Reads what `llama eval grade` writes. Scores go to stdout as JSON lines and to stderr as a
-    table; on a terminal only the table is shown.
+    table; on a terminal only the table is shown. A row may come once for each model; the ids of
+    rows are held in memory.
 
     \b
       llama eval summarise graded.jsonl

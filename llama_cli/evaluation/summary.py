@@ -86,9 +86,21 @@ class Tally:
     prompts: Any = field(default_factory=lambda: blake2b(digest_size=8))
     truncated: int = 0
     fewer: int = 0
+    seen: set[str] = field(default_factory=set)  # ids of rows that are in
 
     def add(self, graded: Graded) -> None:
-        """Count one row."""
+        """Count one row.
+
+        Raises:
+            LlamaError: it is in already; documents may share an id.
+        """
+        if self.task.files:
+            if graded.id in self.seen:
+                raise LlamaError(
+                    f"row '{graded.id}' of {graded.task} comes twice",
+                    hint="llama eval summarise, for each run by itself",
+                )
+            self.seen.add(graded.id)
         meta = graded.meta
         for group in ("", *meta.get("groups", ())):
             self._count(group, graded)

@@ -77,6 +77,14 @@ def test_marks_of_no_known_task_are_an_error():
         list(summarise([Graded("pika", "0", {"accuracy": 1})]))
 
 
+def test_a_row_that_comes_twice_is_no_second_row():
+    row = Graded("piqa", "7", {"accuracy": 1})
+    with pytest.raises(LlamaError, match="row '7' of piqa comes twice"):
+        list(summarise([row, row]))
+    texts = [Graded("bits_per_byte", "7", {"bits": 8, "bytes": 1})] * 2  # documents may share one
+    assert [score.rows for score in summarise(texts)] == [2]
+
+
 def test_two_models_are_kept_apart():
     both = [Graded("piqa", "0", {"accuracy": n}, model=name) for n, name in enumerate("ab")]
     assert [(each.model, each.value) for each in summarise(both)] == [("a", 0), ("b", 100)]
@@ -174,10 +182,11 @@ def test_mmlu_adds_up_to_the_published_averages_of_all_models(printed):
     assert len(printed[16, "MMLU/all"]) == 8
     for model in printed[16, "MMLU/all"]:
         rows = [
-            Graded("mmlu", "", {"accuracy": value / 100}, meta={"groups": [CATEGORY[name], name]})
+            Graded("mmlu", f"{name}.{n}", {"accuracy": value / 100}, meta=meta)
             for name in sizes
             for value in [printed[16, f"MMLU/{name}"][model]]
-            for _ in range(sizes[name])
+            for meta in [{"groups": [CATEGORY[name], name]}]
+            for n in range(sizes[name])
         ]
         found = by_group(rows, "accuracy")
         for group, name in (
