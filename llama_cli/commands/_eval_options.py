@@ -129,9 +129,14 @@ def _example(pair: str, wanted: Sequence[Task]) -> tuple[str, str]:
     if not equals or name not in {task.name for task in wanted}:
         raise UsageError(f"--examples {pair} is not TASK=FILE with a task that was named")
     try:
-        return name, Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"--examples {pair}: {path} is not UTF-8 text") from None
+    if not text.strip():
+        raise UsageError(f"--examples {pair}: {path} has no text")
+    if not text.endswith("\n"):
+        raise UsageError(f"--examples {pair}: {path} ends in mid-line, where a row would begin")
+    return name, text
 
 
 def _data(run: Run, wanted: Sequence[Task], paths: tuple[str, ...]) -> Data:
@@ -146,13 +151,13 @@ def _data(run: Run, wanted: Sequence[Task], paths: tuple[str, ...]) -> Data:
     ]
     if missing:
         raise UsageError(f"no file or directory {missing[0]}")
+    every = all(task.files for task in wanted)
+    if every and files:
+        raise UsageError(f"{files[0]} is no directory, and only bits_per_byte reads documents")
     for task in wanted:
         if task.files:
             locate(task.name, task.files, directories)
-    if all(task.files for task in wanted):
-        if files:
-            raise UsageError(f"{files[0]} is no directory, and only bits_per_byte reads documents")
-    elif not files and sys.stdin.isatty():
+    if not every and not files and sys.stdin.isatty():
         raise UsageError(
             "bits_per_byte needs documents: --data FILE, or stdin",
             hint="llama eval bits_per_byte --data held-out.jsonl",

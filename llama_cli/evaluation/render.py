@@ -64,12 +64,16 @@ def render(task: Task, data: Data, setting: Setting, fit: Fit | None = None) -> 
     texts = () if given is None else (given,)
     shown = choose(task, data, count=count, seed=setting.seed, texts=texts)
     rows = islice(without(data.rows(task), shown.cut), setting.limit)
+    asked = False
     for number, (where, line, row) in data.watch(rows) if task.files else rows:
         with official(where, line, task.name):
             if wrong := textless(row):
                 raise ValueError(wrong)
             request = _request(task, row, number, shown, count, setting, fit)
+        asked = True
         yield request
+    if shown.cut and not asked:
+        raise UsageError(f"{task.name}: {count} shots are taken from its rows, and none is left")
 
 
 def shots_of(task: Task, setting: Setting) -> int:

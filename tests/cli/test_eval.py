@@ -166,6 +166,13 @@ def test_a_terminal_gets_the_table_and_no_records(here):
         ("bits_per_byte --model model", 1, "no rows to score\n"),
         ("piqa --shots 1 --data data --model model", 2, "piqa is asked without worked examples"),
         ("piqa --examples piqa --data data", 2, "--examples piqa is not TASK=FILE"),
+        (
+            "math --examples math=/dev/null --data data",
+            2,
+            "--examples math=/dev/null: /dev/null has",
+        ),
+        ("math --examples math=cut.txt --data data", 2, "--examples math=cut.txt: cut.txt ends in"),
+        ("piqa --data data/piqa/valid.jsonl", 2, "data/piqa/valid.jsonl is no directory, and only"),
         ("math --examples math=no.txt --data data", 1, "no.txt: No such file or directory"),
         (
             "realtoxicityprompts_basic --data data --model model",
@@ -175,6 +182,7 @@ def test_a_terminal_gets_the_table_and_no_records(here):
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(here, arguments, code, message):
+    (here / "cut.txt").write_text("Problem:\nP\n\nSolution:\nS")
     done = sh(f"llama eval {arguments}", here)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"llama eval: {message}")

@@ -229,6 +229,13 @@ def test_more_shots_than_rows_are_told(own):
         requests(own, "math", shots=5)
 
 
+def test_shots_that_leave_no_row_to_ask_are_told(own):
+    rows = len(requests(own, "nq_open", shots=0))
+    assert len(requests(own, "nq_open", shots=rows - 1)) == 1
+    with pytest.raises(UsageError, match=f"{rows} shots are taken from its rows, and none is left"):
+        requests(own, "nq_open", shots=rows)
+
+
 def test_a_subject_without_dev_rows_is_told(own):
     (own / "mmlu/dev/astronomy_dev.csv").unlink()
     with pytest.raises(DataError, match=r"astronomy_test.csv:2: .*no worked examples of astronomy"):

@@ -279,7 +279,13 @@ def test_an_answer_of_truthfulqa_counts_once_and_not_on_both_sides():
     row = {"Best Answer": "No", "Correct Answers": "No; It is not; no; It is not.; Unknown"}
     task = TASKS["truthfulqa_mc"]
     asked = task.kind.ask({**row, "Incorrect Answers": "Yes; Unknown.; Yes"}, "")
-    assert [text for _, text in asked.pairs] == [" No.", " It is not.", " no.", " Yes.", " Unknown."]
+    assert [text for _, text in asked.pairs] == [
+        " No.",
+        " It is not.",
+        " no.",
+        " Yes.",
+        " Unknown.",
+    ]
     assert asked.gold == 3
 
 
