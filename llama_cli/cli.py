@@ -112,7 +112,7 @@ def _ending(ctx: click.Context | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            name = f"llama {(ctx and ctx.invoked_subcommand) or ''}".strip()
+            name = _name(ctx)
     except BrokenPipeError:
         _die(signal.SIGPIPE)
     except KeyboardInterrupt:
@@ -140,6 +140,12 @@ def _ending(ctx: click.Context | None = None) -> Iterator[None]:
         _report_bug(name, error)
         _drop_stdout()
         raise click.exceptions.Exit(1) from None
+
+
+def _name(ctx: click.Context | None) -> str:
+    """Name what ran as it was called: `llama eval grade`."""
+    words = (ctx.invoked_subcommand, ctx.meta.get("llama.word")) if ctx else ()
+    return " ".join(["llama", *filter(None, words)])
 
 
 def _mend_streams() -> None:

@@ -93,6 +93,8 @@ class Worded(Command):
         if not args or args[0] not in self.words:
             return super().make_context(info_name, args, parent, **extra)
         name = f"{info_name} {args[0]}"
+        if parent:
+            parent.meta["llama.word"] = args[0]  # so that errors name it
         if parent and parent.auto_envvar_prefix:
             words = re.sub(r"\W", "_", name).upper()
             extra["auto_envvar_prefix"] = f"{parent.auto_envvar_prefix}_{words}"

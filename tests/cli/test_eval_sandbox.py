@@ -32,7 +32,7 @@ def test_help_and_options_are_its_own(tmp_path):
     assert "Usage: python -m llama_cli eval sandbox-check [OPTIONS]" in done.stdout
     done = sh("llama eval sandbox-check --data x", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "llama eval: no such option '--data'" in done.stderr
+    assert "llama eval sandbox-check: no such option '--data'" in done.stderr
 
 
 def test_where_there_is_no_sandbox_that_is_an_error_with_its_cure(tmp_path):
@@ -41,7 +41,7 @@ def test_where_there_is_no_sandbox_that_is_an_error_with_its_cure(tmp_path):
     done = sh(FORBID.format(f"exec {LLAMA} eval sandbox-check"), tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     first, second = done.stderr.splitlines()
-    assert first.startswith("llama eval: no sandbox for generated programs (namespaces: no names")
+    assert first.startswith("llama eval sandbox-check: no sandbox for generated programs (namespa")
     assert second == "  try: apt-get install bubblewrap, or --unsafe to run them without one"
 
 

@@ -260,7 +260,7 @@ def test_wrong_labels_end_with_1_and_are_told_in_one_line(benchmarks):
     done = llama("arc_easy", "--data", benchmarks, "-q", "-o", "/dev/null")
     assert done.exit_code == 1
     assert done.stderr == (
-        f"llama eval: {benchmarks}/arc_easy/ARC-Easy-Test.jsonl:1: "
+        f"llama eval check: {benchmarks}/arc_easy/ARC-Easy-Test.jsonl:1: "
         "label 'D' is none of its options 1, 2, 3, 4, and 1 more\n"
     )
 

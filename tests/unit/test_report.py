@@ -289,7 +289,7 @@ def test_nothing_is_written_where_there_is_nothing_to_draw(tmp_path):
     bare = write(tmp_path / "s", Score("bits_per_byte", "bits_per_byte", 1.2, 0.1, 0, "bytes"))
     done = llama(bare, "--markdown", tmp_path / "r.md", "--picture", tmp_path / "r.png")
     assert done.exit_code == 1
-    assert "llama eval: none of these scores is in the paper" in done.stderr
+    assert "llama eval report: none of these scores is in the paper" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
 
 
