@@ -299,6 +299,15 @@ class Completion:
         )
 
 
+_SCORE: Mapping[str, tuple[type, ...]] = {  # what the fields of a score may be
+    **dict.fromkeys(("task", "metric", "normalization", "group", "model"), (str,)),
+    **dict.fromkeys(("reported", "protocol"), (dict,)),
+    **dict.fromkeys(("shots", "rows"), (int,)),
+    "value": (float, int),
+    "stderr": (float, int, type(None)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """One figure of a model on a task, and what the paper reports for its models.
@@ -329,9 +338,18 @@ class Score:
         if not names >= set(row):
             raise ValueError(f"a score has the fields {', '.join(cls.__dataclass_fields__)}")
         try:
-            return cls(**row)
+            score = cls(**row)
         except TypeError as error:
             raise ValueError(f"no score: {error}") from None
+        for name, kinds in _SCORE.items():
+            if type(getattr(score, name)) not in kinds:
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"field '{name}' is {getattr(score, name)!r}, not {wanted}")
+        if score.rows < 0 or not all(
+            type(each) in (int, float) for each in score.reported.values()
+        ):
+            raise ValueError("rows are 0 or more, and what is reported are numbers")
+        return score
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""

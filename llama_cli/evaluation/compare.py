@@ -171,7 +171,12 @@ def _rates(bits: Numbers, sizes: Numbers) -> Numbers:
     """Give each text's part in a rate: the mean is the rate, the spread that of a ratio.
 
     Cochran, Sampling Techniques, 3rd edition, 2.11.
+
+    Raises:
+        LlamaError: the texts have no byte between them.
     """
+    if not sizes.sum():
+        raise LlamaError("no text to compare")
     rate = bits.sum() / sizes.sum()
     parts: Numbers = rate + (bits - rate * sizes) / sizes.mean()
     return parts

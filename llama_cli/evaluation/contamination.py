@@ -18,6 +18,7 @@ from llama_cli.errors import DataError
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.rows import official
+from llama_cli.evaluation.shapes import TEXT, WHOLE, Shape, match
 from llama_cli.evaluation.task import Task
 from llama_cli.overlap.index import Index, build, find
 from llama_cli.overlap.rows import strings
@@ -26,6 +27,13 @@ from llama_cli.stream.reader import read_lines, shown
 
 Subset = Literal["clean", "dirty", "short"]
 Seen = tuple[str, Sequence[int]]  # a document's id, and the rows it has text of
+SHAPES: Mapping[str, Shape] = {
+    "task": TEXT,
+    "id": TEXT,
+    "subset": ("clean, dirty or short", lambda value: value in ("clean", "dirty", "short")),
+    "documents": WHOLE,
+    "first": TEXT,
+}
 Sweep = Callable[[Index], Iterable[Seen | None]]
 
 
@@ -52,6 +60,7 @@ class Contact:
         row = orjson.loads(line)
         if not isinstance(row, dict) or set(row) != set(cls.__dataclass_fields__):
             raise ValueError(f"a contact has the fields {', '.join(cls.__dataclass_fields__)}")
+        match(row, SHAPES)
         return cls(**row)
 
     def to_json(self) -> bytes:

@@ -131,6 +131,12 @@ def test_a_row_that_comes_twice_is_named():
         held([Graded("nq", "7", {}), Graded("nq", "7", {})], "b.jsonl")
 
 
+def test_texts_without_a_byte_have_no_rate():
+    empty = held([Graded("bits_per_byte", "0", {"bits": 0.0, "bytes": 0.0})], "a.jsonl")
+    with pytest.raises(LlamaError, match="no text to compare"):
+        compare(empty, empty)
+
+
 def test_a_run_without_rows_is_an_error():
     with pytest.raises(LlamaError, match=r"b\.jsonl: no rows"):
         held([], "b.jsonl")

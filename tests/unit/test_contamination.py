@@ -1,5 +1,7 @@
 """Rows that stand in a corpus, scored apart; and figures that say who scored."""
 
+from dataclasses import replace
+
 import pytest
 
 from llama_cli.errors import DataError, NotReadyError
@@ -75,6 +77,9 @@ def test_contacts_read_back_as_they_were_written(data, tmp_path):
     assert list(read_contacts(str(path))) == found(data, QUESTIONS[0])
     path.write_text('{"task": "nq_open"}\n')
     with pytest.raises(DataError, match=r"overlap\.jsonl:1: a contact has the fields task, id"):
+        list(read_contacts(str(path)))
+    path.write_bytes(replace(found(data, QUESTIONS[0])[0], subset="dusty").to_json())
+    with pytest.raises(DataError, match="'subset' is clean, dirty or short, not 'dusty'"):
         list(read_contacts(str(path)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +95,24 @@ def test_completions_and_scores_are_written_whole() -> None:
 def test_a_line_without_what_a_score_has_is_none(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"score|object"):
         Score.from_json(line)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("value", None, "field 'value' is None, not float or int"),
+        ("stderr", "x", "field 'stderr' is 'x', not float or int or NoneType"),
+        ("group", 1, "field 'group' is 1, not str"),
+        ("protocol", [], r"field 'protocol' is \[\], not dict"),
+        ("rows", -1, "rows are 0 or more"),
+        ("reported", {"7B": "x"}, "what is reported are numbers"),
+    ],
+)
+def test_a_field_of_a_score_that_is_of_another_kind_is_told(field, value, what) -> None:
+    score = Score("piqa", "accuracy", 79.8, None, 0, "characters")
+    line = json.dumps({**json.loads(score.to_json()), field: value})
+    with pytest.raises(ValueError, match=what):
+        Score.from_json(line.encode())
 
 
 def test_a_sequence_with_sources_that_are_no_names_is_no_sequence() -> None:

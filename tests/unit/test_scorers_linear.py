@@ -182,6 +182,7 @@ def test_the_answers_to_a_question_are_one_group(tmp_path):
         {"text": "a", "score": 1.5},
         {"text": "a", "score": True},
         {"prompt": "a", "completion": " maybe"},
+        {"prompt": "a", "completion": None},
         {"prompt": {"text": "a"}, "continuation": {"text": "b"}},
         [],
     ],

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import orjson
 
 from llama_cli.errors import DataError
-from llama_cli.evaluation.task import Row
+from llama_cli.evaluation.rows import WRONG, Row, unlike
 from llama_cli.stream.reader import read_lines, shown
 
 LABELS = {"yes": 1.0, "no": 0.0}
@@ -40,10 +40,8 @@ def read_scored(inputs: Iterable[str], attribute: str = "toxicity") -> Iterator[
     for where, number, line in read_lines(inputs):
         try:
             yield from scored(orjson.loads(line), attribute, f"{where}:{number}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                shown(where), number, f"no scored text ({type(error).__name__}: {error})"
-            ) from None
+        except WRONG as error:
+            raise DataError(shown(where), number, f"no scored text ({unlike(error)})") from None
 
 
 def scored(row: Row, attribute: str, name: str) -> Iterator[Scored]:
@@ -54,7 +52,7 @@ def scored(row: Row, attribute: str, name: str) -> Iterator[Scored]:
     [('Q: a\nA: b\nTrue:', 0.0)]
 
     Raises:
-        KeyError, TypeError, ValueError: the row is in none of the formats.
+        KeyError, TypeError, ValueError, AttributeError: the row is in none of the formats.
     """
     if "completion" in row:
         label = row["completion"].strip()
