@@ -81,6 +81,9 @@ def _checked(
             raise _unknown(where, f"table [{name}]", nearest(name, known))
         if not isinstance(table, dict):
             raise UsageError(f"{where}: '{name}' must be a table: [{name}]")
+    first, _, word = command.partition(" ")
+    if word in tables.get(first, {}):
+        raise UsageError(f"{where}: unknown table [{first}.{word}]", hint=f'["{command}"]')
     options = {option.replace("_", "-") for option in known[command]}
     for key in tables.get(command, {}):
         if key.replace("_", "-") not in options:

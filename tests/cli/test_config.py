@@ -58,6 +58,18 @@ def test_a_mistake_in_a_file_is_an_error_with_the_nearest_name(
     assert not hint or f"  try: {hint}" in done.stderr
 
 
+def test_the_table_of_a_stage_is_not_silently_another(tmp_path: Path) -> None:
+    (tmp_path / "llama.toml").write_text("[eval.grade]\nunsafe = true\n")
+    done = sh("llama eval grade", tmp_path, stdin="")
+    assert (done.returncode, done.stderr) == (
+        2,
+        'llama eval grade: llama.toml: unknown table [eval.grade]\n  try: ["eval grade"]\n',
+    )
+    (tmp_path / "llama.toml").write_text('["eval grade"]\nunsafe = true\n')
+    done = sh("llama eval grade --show-config", tmp_path)
+    assert "unsafe = true  # llama.toml" in done.stdout
+
+
 def test_a_configuration_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = sh("llama carbon --gpu-hours 1 --config nothing.toml", tmp_path)
     assert (done.returncode, done.stderr) == (
