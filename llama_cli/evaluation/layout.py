@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 SIZES = ("7B", "13B", "33B", "65B")
-LEFT = ("task", "metric", "files", "rows of", "rule", "stop", "shots from")
+LEFT = ("task", "model", "metric", "files", "rows of", "rule", "stop", "shots from")
 
 
 def table(*columns: str) -> Table:

@@ -14,20 +14,24 @@ from llama_cli.records import Score
 def results(scores: Iterable[Score]) -> str:
     """Lay out each score with the number of rows behind it, beside the paper's, and its notes."""
     sizes = (f"LLaMA-{size}" for size in SIZES)
-    made = table("task", "metric", "value", "±", "rows", *sizes)
-    notes: dict[str, str] = {}
+    scores = list(scores)
+    several = len({score.model for score in scores}) > 1
+    made = table("task", *(["model"] if several else []), "metric", "value", "±", "rows", *sizes)
+    notes: dict[tuple[str, str], str] = {}
     for score in scores:
         plain = score.metric in PLAIN or TASKS[score.task].scale == 1
         digits = 4 if plain else 1  # the paper prints one
         made.add_row(
             f"{score.task} {score.group}".rstrip(),
+            *([score.model] if several else []),
             f"{score.metric} /{score.normalization}",
             f"{score.value:.{digits}f}",
             "" if score.stderr is None else f"{score.stderr:.{digits}f}",
             f"{score.rows:,}",
             *reported(score.reported, digits=3 if plain else 1),
         )
-        notes.setdefault(score.task, f"{score.task}: {'; '.join(told(score))}")
+        who = f"{score.task} ({score.model})" if several else score.task
+        notes.setdefault((score.task, score.model), f"{who}: {'; '.join(told(score))}")
     return "\n".join([text(made), *notes.values()])
 
 

@@ -146,6 +146,15 @@ def test_the_table_says_it_too_beside_the_papers_figures():
     assert "the paper prints no prompt" in lines[3]
 
 
+def test_the_table_of_several_models_says_whose_a_figure_is():
+    rows = [Graded("piqa", "0", {"accuracy": n}, model=name) for n, name in enumerate("ab")]
+    head, first, second, *notes = results(summarise(rows)).splitlines()
+    assert head.split()[:3] == ["task", "model", "metric"]
+    assert first.split()[:5] == ["piqa", "a", "accuracy", "/characters", "0.0"]
+    assert second.split()[:5] == ["piqa", "b", "accuracy", "/characters", "100.0"]
+    assert [note.partition(":")[0] for note in notes] == ["piqa (a)", "piqa (b)"]
+
+
 def test_fewer_shots_and_shots_from_the_test_rows_are_said():
     rows = piqa(1, 1, asked_shots=5, shots=3, cut=5, tier="namespaces")
     told = results(summarise(rows))
