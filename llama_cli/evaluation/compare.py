@@ -122,7 +122,7 @@ def compare(a: Rows, b: Rows, *, seed: int = 0) -> list[Comparison]:
         for key, pairs in _paired(a, b).items()
     ]
     if not found:
-        raise LlamaError("no row of A is in B, so there is nothing to compare")
+        raise LlamaError("no row of A is in B with the same metric, so there is nothing to compare")
     return _corrected(found)
 
 

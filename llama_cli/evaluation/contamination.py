@@ -14,7 +14,7 @@ from typing import Literal
 
 import orjson
 
-from llama_cli.errors import DataError
+from llama_cli.errors import DataError, LlamaError
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.request import Graded
 from llama_cli.evaluation.rows import official
@@ -121,12 +121,20 @@ def read_contacts(where: str) -> Iterator[Contact]:
 
 
 def apart(graded: Iterable[Graded], found: Iterable[Contact]) -> Iterator[Graded]:
-    """Put each graded row into the group of its subset; rows that were not looked for stay."""
+    """Put each graded row into the group of its subset; rows that were not looked for stay.
+
+    Raises:
+        LlamaError: none was looked for, so these are contacts of something else.
+    """
     subsets: Mapping[tuple[str, str], str] = {(each.task, each.id): each.subset for each in found}
+    known = not subsets
     for row in graded:
         subset = subsets.get((row.task, row.id))
         if subset is None:
             yield row
         else:
+            known = True
             groups = [*row.meta.get("groups", ()), subset]
             yield replace(row, meta={**row.meta, "groups": groups})
+    if not known:
+        raise LlamaError("no row is among those that overlap was looked for")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llama_cli.errors import DataError, NotReadyError
+from llama_cli.errors import DataError, LlamaError, NotReadyError
 from llama_cli.evaluation.contamination import Contact, apart, contacts, look, read_contacts
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.grade import grade
@@ -69,6 +69,11 @@ def test_clean_and_dirty_rows_have_scores_of_their_own(data):
         ("dirty", 0.0, 1, False),
         ("short", 100.0, 1, False),
     }
+
+
+def test_contacts_of_other_rows_are_an_error_and_no_missing_groups(data):
+    with pytest.raises(LlamaError, match="no row is among those that overlap was looked for"):
+        list(apart([graded("other", 0.0)], found(data, QUESTIONS[1])))
 
 
 def test_contacts_read_back_as_they_were_written(data, tmp_path):
