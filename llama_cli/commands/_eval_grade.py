@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("grade", cls=Command)
 @SCORER
-@click.option("--unsafe", is_flag=True, help="Run generated programs without a sandbox.")
+@click.option(
+    "--unsafe", is_flag=True, help="Where no sandbox works, run generated programs without one."
+)
 @stream_options(drops=False, max_rejects=0)
 def command(run: Run, scorers: tuple[str, ...], unsafe: bool) -> None:
     """Mark responses as right or wrong.

@@ -53,7 +53,9 @@ WORDS = {
 @SCORER
 @AGAINST
 @NGRAM
-@click.option("--unsafe", is_flag=True, help="Run generated programs without a sandbox.")
+@click.option(
+    "--unsafe", is_flag=True, help="Where no sandbox works, run generated programs without one."
+)
 @click.option(
     "--list",
     is_flag=True,
