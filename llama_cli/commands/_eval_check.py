@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from llama_cli.commands._eval_options import asked
-from llama_cli.commands._options import Command, stream_options
-from llama_cli.errors import LlamaError
+from llama_cli.commands._options import Command, show, stream_options
+from llama_cli.errors import LlamaError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,12 +47,8 @@ def command(run: Run, tasks: tuple[str, ...], data: tuple[str, ...]) -> None:
         for look_at in (check_task, check_worked)
         for each in look_at(task, wanted.data)
     ]
-    on_terminal = run.output is None and sys.stdout.isatty()
-    if not on_terminal:
-        run.write(found)
-    if on_terminal or not run.quiet:
-        told = [f"{each.level}: {each}" for each in found] or ["documents are not looked at"]
-        click.echo("\n".join(told), err=not on_terminal)
+    told = [f"{each.level}: {each}" for each in found] or ["documents are not looked at"]
+    show(run, found, "\n".join(map(one_line, told)))
     if wrong := errors(found):
         raise LlamaError(_told(wrong))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from llama_cli.commands._options import Command, stream_options
+from llama_cli.commands._options import Command, show, stream_options
 from llama_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,11 +41,7 @@ def command(run: Run, a: str, b: str) -> None:
     found = compare(first, second, seed=run.seed)
     unlike = apart(first, second)
     run.note(only_a=dict(unlike.only_a), only_b=dict(unlike.only_b), asked=dict(unlike.asked))
-    on_terminal = run.output is None and sys.stdout.isatty()
-    if not on_terminal:
-        run.write(found)
-    if on_terminal or not run.quiet:
-        click.echo(describe(found, unlike, first_name, second_name), err=not on_terminal)
+    show(run, found, describe(found, unlike, first_name, second_name))
 
 
 def _held(run: Run, where: str) -> tuple[Rows, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_cli.commands._options import OUTPUT, Command, inputs_or_stdin
+from llama_cli.stream.progress import tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,9 +56,6 @@ def command(
     model = fit(rows, name=f"linear:{output.name.partition('.')[0]}")
     save(model, output)
     if not quiet:
-        click.echo(
-            f"{model.name} learned from {model.fitted:,} texts; on others: {model.agreement}",
-            err=True,
-        )
+        tell(f"{model.name} learned from {model.fitted:,} texts; on others: {model.agreement}")
     if verbose:
-        click.echo(f"{len(model.keys):,} features, mean score {model.bias:.3f}", err=True)
+        tell(f"{len(model.keys):,} features, mean score {model.bias:.3f}")

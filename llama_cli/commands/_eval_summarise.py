@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from llama_cli.commands._options import Command, stream_options
+from llama_cli.commands._options import Command, show, stream_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,8 +52,4 @@ def tell(run: Run, scores: Iterable[Score]) -> None:
 
     found = list(scores)
     run.note(scores={each.task: each.value for each in reversed(found) if not each.group})
-    on_terminal = run.output is None and sys.stdout.isatty()
-    if not on_terminal:
-        run.write(found)
-    if on_terminal or not run.quiet:
-        click.echo(results(found), err=not on_terminal)
+    show(run, found, results(found))

@@ -14,9 +14,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -24,6 +24,10 @@ from click.core import ParameterSource
 from llama_cli.cli import COMMANDS
 from llama_cli.config import Origins, settings
 from llama_cli.errors import UsageError
+from llama_cli.stream.progress import tell
+
+if TYPE_CHECKING:
+    from llama_cli.stream.run import Record, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -288,6 +292,16 @@ def inputs_or_stdin(ctx: click.Context, files: tuple[str, ...]) -> tuple[str, ..
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)
     return files or ("-",)
+
+
+def show(run: Run, records: Sequence[Record], table: str) -> None:
+    """Write records, and a table of them on stderr for people; a terminal gets the table alone."""
+    if run.output is None and sys.stdout.isatty():
+        click.echo(table)
+        return
+    run.write(records)
+    if not run.quiet:
+        tell(table)
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,8 @@ class Finding:
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
-        return orjson.dumps(asdict(self))
+        where = self.where.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return orjson.dumps({**asdict(self), "where": where})
 
 
 def check_task(task: Task, data: Data) -> Iterator[Finding]:

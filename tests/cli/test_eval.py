@@ -205,6 +205,12 @@ def test_a_full_disk_is_one_clear_line(here, stage):
     assert "Traceback" not in done.stderr
 
 
+def test_a_table_that_cannot_be_written_does_not_undo_the_work(here, whole):
+    done = sh("llama eval summarise rows.jsonl 2> /dev/full", here)
+    assert done.returncode == 0
+    assert [score["task"] for score in records(done.stdout)] == ["piqa"] * 3 + ["bits_per_byte"]
+
+
 def test_documents_are_not_awaited_from_a_terminal(here):
     code, shown = on_terminal("llama eval bits_per_byte --model model", here)
     assert code == 2

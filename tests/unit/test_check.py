@@ -10,6 +10,7 @@ from llama_cli.cli import main
 from llama_cli.commands._eval_check import look
 from llama_cli.errors import LlamaError
 from llama_cli.evaluation.check import (
+    Finding,
     check_files,
     check_rows,
     check_task,
@@ -304,3 +305,9 @@ def test_a_row_that_cannot_be_named_or_grouped_is_an_error(tmp_path):
     path.write_text(json.dumps(row))
     (wrong,) = errors(check_task(TASKS["math"], Data([tmp_path])))
     assert wrong.message == "not in the official format (no 'type')"
+
+
+def test_a_place_whose_name_is_no_utf8_is_written_all_the_same():
+    name = b"d\xff/valid.jsonl".decode("utf-8", "surrogateescape")
+    line = Finding("note", "piqa", name, 3, "the same row as line 1").to_json()
+    assert json.loads(line)["where"] == "d\ufffd/valid.jsonl"
