@@ -154,6 +154,7 @@ def test_a_terminal_gets_the_table_and_no_records(here):
     [
         ("", 2, "no task was named\n  try: llama eval --list\n"),
         ("pika", 2, "no task 'pika'\n  try: llama eval piqa"),
+        ("gradee", 2, "no task 'gradee'\n  try: llama eval grade\n"),
         ("zzz", 2, "no task 'zzz'\n  try: llama eval --list"),
         ("piqa", 1, "piqa needs valid.jsonl and valid-labels.lst, and they are not in any --data"),
         ("mmlu --data model", 1, "mmlu needs test/*_test.csv, and they are not in model"),
