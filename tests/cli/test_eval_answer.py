@@ -133,7 +133,7 @@ def test_a_task_is_asked_of_a_program_as_of_a_model(here: Path) -> None:
 def test_several_processes_do_not_share_a_pipe(here: Path) -> None:
     env = {"RANK": "1", "WORLD_SIZE": "2"}
     done = sh("llama eval answer --model model < requests.jsonl", here, env=env)
-    words = "llama eval: several processes cannot read one stdin; name a FILE\n"
+    words = "llama eval answer: several processes cannot read one stdin; name a FILE\n"
     assert (done.returncode, done.stderr) == (2, words)
 
 
@@ -165,7 +165,7 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "requests.jsonl").write_text(lines(1))
     done = sh("llama eval answer --model model requests.jsonl", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("llama eval: no tokenizer at model/tokenizer.model")
+    assert done.stderr.startswith("llama eval answer: no tokenizer at model/tokenizer.model")
 
 
 def test_a_full_disk_is_one_line_and_the_answers_before_it_stay(here: Path) -> None:
@@ -174,6 +174,6 @@ def test_a_full_disk_is_one_line_and_the_answers_before_it_stay(here: Path) -> N
     done = sh(f"ulimit -f 2 && {command} > /dev/null", here)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
-    assert line.startswith("llama eval: full/")
+    assert line.startswith("llama eval answer: full/")
     assert line.endswith(": File too large")
     assert kept(here / "full") > 5

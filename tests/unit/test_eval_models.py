@@ -71,7 +71,7 @@ def test_a_request_is_read_as_it_was_written(asked: Request) -> None:
     ("asked", "words"),
     [
         (complete(0, "a", max_tokens=0), "max_tokens and samples from 1 on"),
-        (complete(0, "a", samples=0), "max_tokens and samples from 1 on"),
+        (complete(0, "a", samples=0), "'samples' is a whole number over 0, not 0"),
         (complete(0, "a", top_p=2), "top_p from 0 to 1"),
         (complete(0, "a", temperature=-1), "temperature from 0 on"),
         (complete(0, "a", stop=[""]), "stops that are not empty"),
