@@ -51,7 +51,9 @@ def command(
     from llama_cli.evaluation.scorers.fit import fit
     from llama_cli.evaluation.scorers.linear import save
     from llama_cli.evaluation.scorers.rows import read_scored
+    from llama_cli.stream.writer import see_output
 
+    see_output(output)
     rows: Sequence[Scored] = list(read_scored(inputs_or_stdin(ctx, files), attribute))
     model = fit(rows, name=f"linear:{output.name.partition('.')[0]}")
     save(model, output)

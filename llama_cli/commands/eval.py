@@ -102,6 +102,10 @@ def command(
     if not all(task.files for task in wanted.tasks):
         refuse_shared_stdin(run)
     from llama_cli.evaluation.tools import need, open_tools
+    from llama_cli.stream.writer import see_output
+
+    see_output(run.output)
+    see_output(rows)
 
     jobs = run.jobs or os.cpu_count() or 1
     with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:

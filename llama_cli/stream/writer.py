@@ -8,6 +8,7 @@ and what it names is written.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -51,6 +52,36 @@ def open_output(path: Path | None, *, line_buffered: bool = False) -> Iterator[O
         yield Output(stream, line_buffered=line_buffered or _is_terminal(path))
 
 
+def see_output(path: Path | None) -> None:
+    """Make and remove a file as `open_output` would, before work that is long.
+
+    Raises:
+        OSError: it cannot be made.
+        UsageError: its name asks for a compression that there is not.
+    """
+    if path is None or path == Path("-"):
+        return
+    shown = str(path)
+    path, descriptor = _followed(path)
+    with naming(shown):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if descriptor is None and (path.is_file() or not path.exists()):
+        _refuse(path.suffix)
+        part = _part(path)
+        with _Named(part, shown):
+            part.unlink()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _refuse(suffix: str) -> None:
+    if suffix in {".bz2", ".xz", ".lz4", ".zip"}:
+        raise UsageError(f"cannot write {suffix}", hint="a name that ends in .zst or .gz")
+
+
 def _is_terminal(path: Path | None) -> bool:
     return path is None and os.isatty(1)
 
@@ -77,7 +108,7 @@ def _file(path: Path) -> Iterator[IO[bytes]]:
         with io.BufferedWriter(raw, BLOCK) as stream:
             yield stream
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     try:
         with io.BufferedWriter(_Named(part, shown), BLOCK) as file:
             with ExitStack() as stack:
@@ -125,6 +156,5 @@ def _compressed(file: IO[bytes], suffix: str, stack: ExitStack) -> IO[bytes]:
     if suffix == ".gz":  # no name and no time inside: the same records give the same bytes
         stream = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
         return stack.enter_context(io.BufferedWriter(stream, BLOCK))
-    if suffix in {".bz2", ".xz", ".lz4", ".zip"}:
-        raise UsageError(f"cannot write {suffix}", hint="a name that ends in .zst or .gz")
+    _refuse(suffix)
     return file

@@ -174,6 +174,10 @@ def test_a_terminal_gets_the_table_and_no_records(here):
         ),
         ("math --examples math=cut.txt --data data", 2, "--examples math=cut.txt: cut.txt ends in"),
         ("piqa --data data/piqa/valid.jsonl", 2, "data/piqa/valid.jsonl is no directory, and only"),
+        ("piqa --data data --model none -o no/x", 1, "no/x: No such file or directory\n"),
+        ("piqa --data data --model none --rows data", 1, "data: Is a directory\n"),
+        ("piqa --data data --model none -o x.xz", 2, "cannot write .xz\n  try: a name that ends"),
+        ("piqa --data data --model none -o x", 1, "no checkpoint in none\n"),
         ("math --examples math=no.txt --data data", 1, "no.txt: No such file or directory"),
         (
             "realtoxicityprompts_basic --data data --model model",
@@ -187,6 +191,7 @@ def test_what_cannot_be_done_is_one_clear_line(here, arguments, code, message):
     done = sh(f"llama eval {arguments}", here)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"llama eval: {message}")
+    assert not (here / "x").exists()
 
 
 def test_a_model_without_a_tokenizer_is_told(here):

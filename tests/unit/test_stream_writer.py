@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from llama_cli.errors import UsageError
-from llama_cli.stream.writer import open_output
+from llama_cli.stream.writer import open_output, see_output
 
 
 def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -79,3 +79,19 @@ def test_a_terminal_gets_each_record_at_once(
     with open_output(None) as output:
         output.write(b"one\n")
         assert capfd.readouterr().out == shown
+
+
+def test_what_could_not_be_written_later_is_seen_before(tmp_path):
+    (tmp_path / "kept").write_text("as it was")
+    for fine in (None, Path("-"), Path("/dev/null"), Path("/dev/stdout"), tmp_path / "kept"):
+        see_output(fine)
+    see_output(tmp_path / "new.zst")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_text() == "as it was"
+    with pytest.raises(IsADirectoryError):
+        see_output(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        see_output(tmp_path / "no" / "x")
+    assert caught.value.filename == str(tmp_path / "no" / "x")
+    with pytest.raises(UsageError, match=r"cannot write \.xz"):
+        see_output(tmp_path / "x.xz")
