@@ -141,8 +141,11 @@ class Tally:
         Groups for which the paper has figures come first.
 
         Raises:
-            LlamaError: the texts have no byte between them.
+            LlamaError: the texts have no byte between them, or rows were asked with other shots.
         """
+        if len(shots := sorted(self.facts["shots"])) > 1:
+            told = " and ".join(map(str, shots))
+            raise LlamaError(f"rows of {self.task.name} with {told} shots are not of one run")
         whole = [key for key in self.cells if not key[0]]
         parts = [key for key in self.cells if key[0] and key[1] not in PLAIN]
         parts.sort(key=lambda key: (key[0] not in self.task.by_group, key))

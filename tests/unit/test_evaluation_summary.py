@@ -85,6 +85,14 @@ def test_a_row_that_comes_twice_is_no_second_row():
     assert [score.rows for score in summarise(texts)] == [2]
 
 
+def test_rows_with_other_shots_are_not_of_one_run():
+    rows = [Graded("nq_open", str(n), {"exact_match": 1}, meta={"shots": n}) for n in (0, 5)]
+    with pytest.raises(LlamaError, match="rows of nq_open with 0 and 5 shots are not of one run"):
+        list(summarise(rows))
+    fitted = [Graded("nq_open", "7", {"exact_match": 1}, meta={"shots": 3, "asked_shots": 5})]
+    assert [score.shots for score in summarise([*fitted, rows[1]])] == [5]
+
+
 def test_two_models_are_kept_apart():
     both = [Graded("piqa", "0", {"accuracy": n}, model=name) for n, name in enumerate("ab")]
     assert [(each.model, each.value) for each in summarise(both)] == [("a", 0), ("b", 100)]
