@@ -1,7 +1,9 @@
 """PerspectiveAPI over its protocol, against a server of our own that speaks its JSON."""
 
+import http.client
 import json
 import threading
+import urllib.request
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -115,6 +117,18 @@ def test_what_passes_is_tried_again_after_waits_that_double(service, key_file, c
     ] * 3
 
 
+def test_an_answer_that_is_cut_is_asked_for_again(service, key_file, monkeypatch):
+    whole, cut = urllib.request.urlopen, [http.client.IncompleteRead(b"{")]
+
+    def once(*arguments, **options):
+        if cut:
+            raise cut.pop()
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(urllib.request, "urlopen", once)
+    assert client(service, key_file)(["x" * 20]) == [0.2]
+
+
 def test_a_wait_that_is_asked_for_is_kept(service, key_file):
     service.troubles = [(429, {"Retry-After": "17"})]
     waits = []
@@ -207,7 +221,20 @@ def test_settings_follow_the_key_file(key_file, tmp_path):
     assert choose(f"perspective:{key_file}").name == "perspective"
 
 
-@pytest.mark.parametrize("setting", ["quota=0", "quota=x", "qouta=1", "url=file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(
+            "quota=0",
+            "quota=x",
+            "qouta=1",
+            "url=file:///etc/passwd",
+            "url=http://",
+            "url=http://a b/",
+        ),
+        *("url=http://[::1", "url=http://h:x/"),
+    ],
+)
 def test_a_setting_that_makes_no_sense_is_told(setting):
     with pytest.raises(UsageError, match=setting.split("=")[0]):
         choose(f"perspective:key,{setting}")

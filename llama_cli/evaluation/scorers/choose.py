@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from llama_cli.errors import UsageError
 from llama_cli.evaluation.scorers import Scorer
 from llama_cli.evaluation.scorers.command import Program
 
 KINDS = ("linear", "perspective", "command")
-HTTP = re.compile(r"https?://")
 HINT = "--scorer linear:FILE, perspective:KEYFILE or 'command:PROGRAM ...'"
 SETTINGS: dict[str, Callable[[str], Any]] = {
     "url": str,
@@ -58,7 +58,17 @@ def _setting(text: str) -> tuple[str, Any]:
         read = SETTINGS[name](value)
     except ValueError:
         raise UsageError(f"{name}={value} is not a number") from None
-    bad = {"quota": lambda: not 0 < read < float("inf"), "url": lambda: not HTTP.match(value)}
+    bad = {"quota": lambda: not 0 < read < float("inf"), "url": lambda: not _is_http(value)}
     if not value or bad.get(name, bool)():
         raise UsageError(f"{name}={value} makes no sense")
     return name, read
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and plain

@@ -11,6 +11,7 @@ an error shows. Each answer is kept in a file at once, and what is in that file 
 
 from __future__ import annotations
 
+import http.client
 import random
 import threading
 import time
@@ -159,7 +160,7 @@ class Perspective:
             except urllib.error.HTTPError as error:
                 said = self._refusal(error)
                 after = error.headers.get("Retry-After", "")
-            except (OSError, orjson.JSONDecodeError) as error:
+            except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
                 said, after = str(getattr(error, "reason", error)), ""
             if attempt < TRIES - 1:
                 pace.rest(_pause(attempt, after))
