@@ -115,6 +115,13 @@ def test_an_endpoint_completes_as_the_model_behind_it(endpoint: Endpoint) -> Non
     assert {call["n"] for call in endpoint.calls} == {1}  # greedy ones are all the same
 
 
+@pytest.mark.parametrize("said", [{}, {"choices": []}, {"choices": [None]}, {"choices": 1}, []])
+def test_an_answer_in_another_form_is_told(endpoint: Endpoint, monkeypatch, said: object) -> None:
+    monkeypatch.setattr(Endpoint, "complete", lambda *_: said)
+    with pytest.raises(LlamaError, match="not in the form of OpenAI's"):
+        list(asking(endpoint)(scored()[:1]))
+
+
 def test_an_endpoint_with_one_model_needs_no_name(endpoint: Endpoint) -> None:
     (told,) = Answering(OpenAI(endpoint.url, ""))([complete(0, "The cat")])
     assert "model" not in endpoint.calls[0]

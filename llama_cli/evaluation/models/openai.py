@@ -131,7 +131,7 @@ class OpenAI:
         except _Refused as error:
             where = f"{self.url}, {request.task} {request.id}"
             raise LlamaError(f"{where}: {error}") from None
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             said = f"{type(error).__name__}: {error}"
             raise LlamaError(f"{self.url}: not in the form of OpenAI's: {said}") from None
 
