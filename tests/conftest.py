@@ -7,6 +7,8 @@ import pytest
 # two cores that others use too: a thread that waits must not spin on one of them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+collect_ignore_glob = ["bench/*_peer.py"]  # run by another Python, with packages of its own
+
 # tests that wait for clocks, terminals, signals or several processes: no others beside them
 ALONE = {
     "test_eval_answer",

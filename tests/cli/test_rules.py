@@ -166,10 +166,10 @@ def test_shared_options_are_only_where_they_do_something() -> None:
         for option in ("--jobs", "--rejects", "--max-rejects", "--seed", "--report")
     }
     assert where == {
-        "--jobs": {"fetch", "filter", "tokenize", "mix"},
+        "--jobs": {"fetch", "filter", "tokenize", "mix", "eval"},
         "--rejects": {"fetch", "filter"},
         "--max-rejects": {"filter", "tokenize", "mix", "eval", "generate"},
-        "--seed": {"mix", "train", "generate"},
+        "--seed": {"mix", "train", "generate", "eval"},
         "--report": {"fetch", "filter", "tokenize", "mix", "eval", "generate"},
     }
 

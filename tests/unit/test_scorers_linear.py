@@ -210,6 +210,6 @@ def test_published_rows_teach_a_scorer(rows, pearson, area):
     if not path.exists():
         pytest.skip("the benchmarks are not beside the checkout")
     agreement = fit(list(read_scored([str(path)])), name="x").agreement
-    assert agreement.n > 350
+    assert agreement.n > 300
     assert agreement.pearson > pearson
     assert agreement.auroc > area
