@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RUNS = Path("runs")
 TRAIN = "llama train --size 3m --run runs/first"
+ASKED = 1 << 17  # bytes that Linux reads ahead when it is asked, at least
 DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 
@@ -112,7 +115,7 @@ def find_source(run: Run, model: Path | None) -> Source:
         NotReadyError: there is none, or it is damaged.
     """
     if model:
-        _read_ahead(model)
+        read_ahead(model)
     from llama_cli.model.formats import open_source
     from llama_cli.model.weights import find_checkpoint
 
@@ -123,11 +126,20 @@ def find_source(run: Run, model: Path | None) -> Source:
     return open_source(directory)
 
 
-def _read_ahead(directory: Path) -> None:
-    """Let the system read the weights while PyTorch is imported."""
-    for path in (*directory.glob("*.safetensors"), *directory.glob("*.pth")):
+@cache
+def read_ahead(directory: Path) -> None:
+    """Let the system read the weights, once, while PyTorch is imported, if there is memory."""
+    paths = [*directory.glob("*.safetensors"), *directory.glob("*.pth")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if sum(path.stat().st_size for path in paths) < memory // 2:
+        Thread(target=_ask_for, args=(paths,), daemon=True).start()
+
+
+def _ask_for(paths: Sequence[Path]) -> None:
+    for path in paths:
         with suppress(OSError), path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            for at in range(0, path.stat().st_size, ASKED):  # of more it reads the beginning only
+                os.posix_fadvise(file.fileno(), at, ASKED, os.POSIX_FADV_WILLNEED)
 
 
 def open_tokenizer(source: Source) -> Tokenizer:

@@ -14,7 +14,13 @@ import click
 from llama_cli.commands._completing import How, completing_options, running_options, set_up
 from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
-from llama_cli.commands._model import find_source, load_engine, model_options, open_template
+from llama_cli.commands._model import (
+    find_source,
+    load_engine,
+    model_options,
+    open_template,
+    read_ahead,
+)
 from llama_cli.commands._options import Command, inputs_or_stdin, stream_options
 from llama_cli.commands._serve import Served, serving_options
 from llama_cli.commands._together import leads, open_shared, processes
@@ -112,6 +118,9 @@ def command(
         raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
     run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
     door = served.open() if served and leads() else None
+
+    if model:
+        read_ahead(model)
 
     from llama_cli.inference.rows import Settings
 
