@@ -1,11 +1,17 @@
 """What every test needs before torch is loaded."""
 
 import os
+import signal
+import threading
 
 import pytest
 
 # two cores that others use too: a thread that waits must not spin on one of them
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# a shell lets Ctrl-C be ignored by what it starts in the background, and by all that starts in turn
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore_glob = ["bench/*_peer.py"]  # run by another Python, with packages of its own
 
