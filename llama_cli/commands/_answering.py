@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from llama_cli.commands._model import find_source, load_engine, pick_device
+from llama_cli.commands._model import DEVICE_OPTION, find_source, load_engine, pick_device
 from llama_cli.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
@@ -64,13 +64,7 @@ OPTIONS = (
         metavar="DIR",
         help="Keep answers here, and take those that are there: a stopped run goes on.",
     ),
-    click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="NAME",
-        help="cpu, cuda or cuda:N; auto takes a GPU if there is one.",
-    ),
+    DEVICE_OPTION,
     click.option(
         "--batch",
         type=click.IntRange(1),

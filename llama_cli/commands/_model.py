@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,8 @@ import click
 from llama_cli.errors import LlamaError, NotReadyError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from llama_cli.inference.engine import Engine
     from llama_cli.model.formats.source import Source
     from llama_cli.stream.run import Run
@@ -30,6 +32,15 @@ ASKED = 1 << 17  # bytes that Linux reads ahead when it is asked, at least
 DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 
+DEVICE_OPTION = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+)
+
+
 def model_options(function: F) -> F:
     """Add --model, --device and --batch."""
     for option in (
@@ -40,13 +51,7 @@ def model_options(function: F) -> F:
             show_default=True,
             help="Rows that go through the model together. The results do not depend on it.",
         ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            metavar="NAME",
-            help="cpu, cuda or cuda:N; auto takes a GPU if there is one.",
-        ),
+        DEVICE_OPTION,
         click.option(
             "--model",
             type=click.Path(path_type=Path),
@@ -84,19 +89,16 @@ def load_engine(
         NotReadyError: it is damaged.
         LlamaError: the tokenizer beside the model is another's.
     """
-    import torch
-
     from llama_cli.inference.engine import Engine
     from llama_cli.kernels import host
     from llama_cli.model.formats.source import load
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
     tokenizer = open_tokenizer(source)
     on_cpu, kernel = device == "cpu", host.available()
     transformer = load(
         source,
         device=device,
-        dtype=dtypes[dtype],
+        dtype=kept_in(dtype),
         columns=on_cpu and not kernel,
         mapped=on_cpu and kernel,
     )
@@ -106,6 +108,14 @@ def load_engine(
         )
     except ValueError as error:
         raise LlamaError(f"{source.directory}: {error}") from None
+
+
+def kept_in(dtype: str | None) -> torch.dtype | None:
+    """Give PyTorch's name of --dtype; None is as the model is kept."""
+    import torch
+
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return names[dtype] if dtype else None
 
 
 def find_source(run: Run, model: Path | None) -> Source:
@@ -129,17 +139,23 @@ def find_source(run: Run, model: Path | None) -> Source:
 @cache
 def read_ahead(directory: Path) -> None:
     """Let the system read the weights, once, while PyTorch is imported, if there is memory."""
-    paths = [*directory.glob("*.safetensors"), *directory.glob("*.pth")]
+    Thread(target=_ask_for, args=(directory,), daemon=True).start()
+
+
+def _weights(directory: Path) -> list[Path]:
+    return [*directory.glob("*.safetensors"), *directory.glob("*.pth")]
+
+
+def _ask_for(directory: Path) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if sum(path.stat().st_size for path in paths) < memory // 2:
-        Thread(target=_ask_for, args=(paths,), daemon=True).start()
-
-
-def _ask_for(paths: Sequence[Path]) -> None:
-    for path in paths:
-        with suppress(OSError), path.open("rb") as file:
-            for at in range(0, path.stat().st_size, ASKED):  # of more it reads the beginning only
-                os.posix_fadvise(file.fileno(), at, ASKED, os.POSIX_FADV_WILLNEED)
+    with suppress(OSError):  # whoever opens the files says what is wrong with them
+        sizes = {path: path.stat().st_size for path in _weights(directory)}
+        if sum(sizes.values()) > memory // 2:
+            return
+        for path, size in sizes.items():
+            with path.open("rb") as file:
+                for at in range(0, size, ASKED):  # of more it reads the beginning only
+                    os.posix_fadvise(file.fileno(), at, ASKED, os.POSIX_FADV_WILLNEED)
 
 
 def open_tokenizer(source: Source) -> Tokenizer:

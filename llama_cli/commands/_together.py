@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_cli.commands._completing import How
-from llama_cli.commands._model import open_tokenizer
+from llama_cli.commands._model import kept_in, open_tokenizer
 from llama_cli.errors import LlamaError, UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def open_shared(
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     ctx.call_on_close(dist.destroy_process_group)
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
-    kept = dtypes[how.dtype]
+    kept = kept_in(how.dtype)
     model = load(source, device=device, dtype=kept, columns=not on_gpu, part=(rank, size))
     group = Group(rank, size, dist.new_group(backend="gloo"))
     network = Network(model.eval(), deterministic=how.deterministic, sharing=group)
