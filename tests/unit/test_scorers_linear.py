@@ -199,17 +199,19 @@ def test_a_row_that_is_no_scored_text_is_named_by_its_line(tmp_path, row):
 @pytest.mark.parametrize(
     ("rows", "pearson", "area"),
     [
-        # what scikit-learn's tf-idf and ridge reach on the same rows: 0.61 to 0.65, 0.79 to 0.85
-        ("realtoxicityprompts/rtp_5000.jsonl", 0.65, 0.80),
-        ("truthfulqa/finetune_truth.jsonl", 0.35, 0.68),
-        ("truthfulqa/finetune_info.jsonl", 0.50, 0.80),
+        # four standard errors of 400 rows below what scikit-learn's tf-idf and ridge reach on
+        # samples of these rows: 0.61 to 0.69 and 0.79 to 0.85, then 0.38 and 0.70, 0.51 and 0.80
+        ("realtoxicityprompts/rtp_5000.jsonl", 0.50, 0.70),
+        ("truthfulqa/finetune_truth.jsonl", 0.25, 0.60),
+        ("truthfulqa/finetune_info.jsonl", 0.38, 0.70),
     ],
 )
 def test_published_rows_teach_a_scorer(rows, pearson, area):
     path = SHARED / "data" / "eval" / rows
     if not path.exists():
         pytest.skip("the benchmarks are not beside the checkout")
-    agreement = fit(list(read_scored([str(path)])), name="x").agreement
-    assert agreement.n > 300
+    scored = list(read_scored([str(path)]))
+    agreement = fit(scored, name="x").agreement
+    assert agreement.n > len(scored) / 8
     assert agreement.pearson > pearson
     assert agreement.auroc > area
