@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "the GPUs that `train` sees; a task of Slurm's may see one alone",
     "TORCH_CPP_LOG_LEVEL": "made `ERROR` by `train` unless it is set: that a peer has gone is said",
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "made 1 by `train` where it starts processes",
+    "OMP_NUM_THREADS": "threads on a CPU where `--threads` does not say; otherwise one a core",
     "OMP_WAIT_POLICY": "made `PASSIVE` unless it is set: threads that wait for others sleep",
     "CUBLAS_WORKSPACE_CONFIG": "`train` makes it `:4096:8` unless it is set: sums in one order",
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine
 from llama_cli.inference.rows import Settings
@@ -86,7 +87,7 @@ def serving(
     batch: int = 4,
 ) -> Iterator[Running]:
     """Serve until the block ends, and then stop as after a SIGTERM."""
-    engine, limits = engine or Engine(tiny_model(), tiny_tokenizer()), limits or Limits()
+    engine, limits = engine or Engine(take_over(tiny_model()), tiny_tokenizer()), limits or Limits()
     reader = Reader(
         model=MODEL,
         tokenizer=engine.tokenizer,

@@ -9,6 +9,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 
+from llama_cli.kernels import host
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.model.weights import TOKENIZER, save_weights
@@ -43,7 +44,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 def tiny_model(seed: int = 0) -> Transformer:
     """Draw random weights, ten times as large as training starts with, so that tokens differ."""
-    torch.set_num_threads(1)  # on a model this small, two threads wait for each other
+    run_on(1)  # on a model this small, two threads wait for each other
     tokenizer = tiny_tokenizer()
     model = Transformer(CONFIG.with_data(vocab_size=tokenizer.vocab_size, context=CONFIG.context))
     init_weights(model, seed)
@@ -51,6 +52,12 @@ def tiny_model(seed: int = 0) -> Transformer:
         if weight.dim() > 1:
             weight.data.mul_(10)
     return model
+
+
+def run_on(threads: int) -> None:
+    """Have PyTorch and the processor's kernel run on so many."""
+    torch.set_num_threads(threads)
+    host.use_threads(threads)
 
 
 def tiny_checkpoint(directory: Path, seed: int = 0) -> Path:

@@ -229,7 +229,7 @@ def _local(run: Run, asked: Asked, mesh: Mesh | None) -> Opened:
     device = pick_device(asked.device, run.settings.command)
     if device == "cuda" and mesh:  # pragma: no cover (gpu)
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    engine = load_engine(source, device)
+    engine = load_engine(run, source, device)
     model = Local(
         engine,
         name=str(source.directory),

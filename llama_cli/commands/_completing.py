@@ -120,6 +120,7 @@ class How:
     dtype: str | None
     quantize: bool
     deterministic: bool
+    threads: int | None
 
 
 def set_up(
@@ -130,14 +131,12 @@ def set_up(
     threads: int | None,
     deterministic: bool,
 ) -> How:
-    """Choose the device, and set the threads.
+    """Choose what goes together.
 
     Raises:
         UsageError: the options do not go together.
         NotReadyError: there is no such device, or it is not deterministic.
     """
-    import torch
-
     if dtype and quantize:
         raise UsageError("--quantize is a dtype of its own; leave out --dtype")
     if deterministic and dtype not in (None, "fp32"):
@@ -147,7 +146,5 @@ def set_up(
     place = pick_device(device, command)
     if place != "cpu" and deterministic:
         raise NotReadyError("--deterministic is for a CPU", hint=f"llama {command} --device cpu")
-    if threads:
-        torch.set_num_threads(threads)
     dtype = "fp32" if deterministic and not quantize else dtype
-    return How(place, dtype, bool(quantize), deterministic)
+    return How(place, dtype, bool(quantize), deterministic, threads)

@@ -16,9 +16,8 @@ import click
 from llama_cli.errors import LlamaError, NotReadyError, UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from llama_cli.inference.engine import Engine
+    from llama_cli.model.dtypes import DType
     from llama_cli.model.formats.source import Source
     from llama_cli.stream.run import Run
     from llama_cli.tokenizer.bpe import Tokenizer
@@ -29,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 RUNS = Path("runs")
 TRAIN = "llama train --size 3m --run runs/first"
 ASKED = 1 << 17  # bytes that Linux reads ahead when it is asked, at least
+DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg", "/dev/kfd")  # of GPUs; WSL's, AMD's
 DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 
@@ -71,16 +71,18 @@ def open_engine(run: Run, model: Path | None, device: str) -> Engine:
         NotReadyError: there is no such model, or no such device.
         LlamaError: the tokenizer beside the model is another's.
     """
-    return load_engine(find_source(run, model), pick_device(device, run.settings.command))
+    return load_engine(run, find_source(run, model), pick_device(device, run.settings.command))
 
 
 def load_engine(
+    run: Run,
     source: Source,
     device: str,
     *,
     dtype: str | None = None,
     quantize: bool = False,
     deterministic: bool = False,
+    threads: int | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Engine:
     """Load a model that was found, as it is kept or in another dtype.
@@ -89,33 +91,34 @@ def load_engine(
         NotReadyError: it is damaged.
         LlamaError: the tokenizer beside the model is another's.
     """
+    from llama_cli.inference.backend import open_network
     from llama_cli.inference.engine import Engine
     from llama_cli.kernels import host
-    from llama_cli.model.formats.source import load
 
     tokenizer = open_tokenizer(source)
-    on_cpu, kernel = device == "cpu", host.available()
-    transformer = load(
+    if device == "cpu" and (why := host.lacking()):
+        run.say(f"processor kernel {why}; PyTorch runs the model, several times slower")
+        run.say(f"  try: {why.hint}")
+    network = open_network(
         source,
         device=device,
         dtype=kept_in(dtype),
-        columns=on_cpu and not kernel,
-        mapped=on_cpu and kernel,
+        quantize=quantize,
+        deterministic=deterministic,
+        threads=threads,
     )
     try:
-        return Engine(
-            transformer, tokenizer, quantize=quantize, deterministic=deterministic, clock=clock
-        )
+        return Engine(network, tokenizer, clock=clock)
     except ValueError as error:
         raise LlamaError(f"{source.directory}: {error}") from None
 
 
-def kept_in(dtype: str | None) -> torch.dtype | None:
-    """Give PyTorch's name of --dtype; None is as the model is kept."""
-    import torch
+DTYPES: dict[str, DType] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return names[dtype] if dtype else None
+
+def kept_in(dtype: str | None) -> DType | None:
+    """Give the name that files have for what --dtype names; None is as the model is kept."""
+    return DTYPES[dtype] if dtype else None
 
 
 def find_source(run: Run, model: Path | None) -> Source:
@@ -215,14 +218,21 @@ def pick_device(name: str, command: str) -> str:
         UsageError: it is neither auto, cpu, cuda nor cuda:N.
         NotReadyError: there is no such GPU.
     """
-    import torch
-
-    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name != "auto" and not DEVICE.fullmatch(name):
+        raise UsageError(f"no device '{name}'; there are auto, cpu, cuda and cuda:N")
+    here = 0 if name == "cpu" else _gpus()
     if name == "auto":
         return "cuda" if here else "cpu"
-    if not DEVICE.fullmatch(name):
-        raise UsageError(f"no device '{name}'; there are auto, cpu, cuda and cuda:N")
     if name != "cpu" and int(name[5:] or 0) >= here:
         missing = f"no {name} here, there are {here} from 0 on" if here else "no CUDA device here"
         raise NotReadyError(missing, hint=f"llama {command} --device cpu")
     return name
+
+
+def _gpus() -> int:
+    """Count the GPUs that PyTorch has; it is imported only where there may be some."""
+    if not any(Path(each).exists() for each in DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

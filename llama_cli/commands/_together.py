@@ -43,8 +43,11 @@ def open_shared(
     from llama_cli.inference.engine import Engine
     from llama_cli.inference.network import Network
     from llama_cli.inference.shared import Group, Leader, follow
-    from llama_cli.model.formats.source import load
+    from llama_cli.model.dtypes import torch_dtype
+    from llama_cli.model.formats.loading import load
 
+    if how.threads:
+        torch.set_num_threads(how.threads)
     rank, size = int(os.environ["RANK"]), processes()
     _check(source.config, size, how)
     on_gpu = how.device != "cpu"
@@ -54,7 +57,8 @@ def open_shared(
     dist.init_process_group("nccl" if on_gpu else "gloo")
     ctx.call_on_close(dist.destroy_process_group)
     kept = kept_in(how.dtype)
-    model = load(source, device=device, dtype=kept, columns=not on_gpu, part=(rank, size))
+    dtype = torch_dtype(kept) if kept else None
+    model = load(source, device=device, dtype=dtype, columns=not on_gpu, part=(rank, size))
     group = Group(rank, size, dist.new_group(backend="gloo"))
     network = Network(model.eval(), deterministic=how.deterministic, sharing=group)
     if rank:
@@ -63,7 +67,7 @@ def open_shared(
     leader = Leader(network, group)
     ctx.call_on_close(leader.end)
     try:
-        return Engine(model, open_tokenizer(source), clock=clock, network=leader)
+        return Engine(leader, open_tokenizer(source), clock=clock)
     except ValueError as error:
         raise LlamaError(f"{source.directory}: {error}") from None
 

@@ -127,7 +127,7 @@ def command(
     settings = Settings(seed=run.seed, samples=num_samples, **asked)
     how = set_up(run.settings.command, device, dtype, quantize, threads, deterministic)
     source = find_source(run, model)
-    engine = _engine(ctx, source, how, time.monotonic if timings else None)
+    engine = _engine(ctx, run, source, how, time.monotonic if timings else None)
     template = open_template(source.directory)
     if door:
         door.serve(run, engine, settings, template, model=source.directory, batch=batch)
@@ -154,16 +154,18 @@ def _check(prompts: tuple[str, ...], files: tuple[str, ...], stops: tuple[str, .
 
 
 def _engine(
-    ctx: click.Context, source: Source, how: How, clock: Callable[[], float] | None
+    ctx: click.Context, run: Run, source: Source, how: How, clock: Callable[[], float] | None
 ) -> Engine:
     if processes() > 1:
         return open_shared(ctx, source, how, clock)
     return load_engine(
+        run,
         source,
         how.device,
         dtype=how.dtype,
         quantize=how.quantize,
         deterministic=how.deterministic,
+        threads=how.threads,
         clock=clock,
     )
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
-from llama_cli.kernels import host
-from llama_cli.kernels.attention import VARIABLE
+from llama_cli.kernels import VARIABLE, host
+from llama_cli.kernels.host import Floats
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.transformer import Transformer
+from llama_cli.model.dtypes import DType, as_array, converted, torch_dtype
+
+if TYPE_CHECKING:
+    from llama_cli.model.formats.source import Source
+    from llama_cli.model.transformer import Transformer
+
+States = Any  # an array or a tensor (N, d), where the model runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +61,79 @@ class Backend(Protocol):
     """A model that can be run."""
 
     config: ModelConfig
-    device: torch.device
     at_once: int  # positions whose logits are held at a time
+
+    def begin_thread(self) -> None:
+        """Get ready to be run by the thread that calls this, which is not the one that made it."""
 
     def cache(self) -> Any:
         """Make a Room of its kind, without any room yet."""
 
-    def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Any) -> Tensor:
+    def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Any) -> States:
         """Give what the head reads of each token (N, d), and add the tokens to the cache."""
 
-    def logits(self, states_Nd: Tensor) -> Tensor:
-        """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
+    def logits(self, states_Nd: States) -> Floats:
+        """Give the logits (N, V) after states, where tokens are chosen."""
 
-    def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
+    def summary(self, logits_NV: Floats) -> tuple[list[int], Floats]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
 
 
-def open_backend(
+def takes_kernel(device: str) -> bool:
+    """Say whether the processor's kernel runs models there: on a CPU, where it is built.
+
+    PyTorch runs them where the environment names an attention (`kernels.attention`).
+    """
+    asked = os.environ.get(VARIABLE) or "auto"
+    return device == "cpu" and asked == "auto" and host.available()
+
+
+def open_network(
+    source: Source,
+    *,
+    device: str = "cpu",
+    dtype: DType | None = None,
+    quantize: bool = False,
+    deterministic: bool = False,
+    threads: int | None = None,
+) -> Backend:
+    """Load a model, in another dtype than it is kept in if that is given.
+
+    PyTorch, which takes a second, is imported only if it runs the model.
+
+    Raises:
+        NotReadyError: a file is damaged.
+    """
+    if takes_kernel(device):
+        from llama_cli.inference.host import HostNetwork
+
+        if threads:
+            host.use_threads(threads)
+        read = source.array
+        given = (lambda name: converted(read(name), dtype)) if dtype else read
+        return HostNetwork(source.config, given, quantize=quantize)
+    import torch
+
+    from llama_cli.inference.network import Network
+    from llama_cli.model.formats.loading import load
+
+    if threads:
+        torch.set_num_threads(threads)
+    kept, on_cpu = torch_dtype(dtype) if dtype else None, device == "cpu"
+    model = load(source, device=device, dtype=kept, columns=on_cpu)
+    return Network(model.eval(), quantize=quantize, deterministic=deterministic)
+
+
+def take_over(
     model: Transformer, *, quantize: bool = False, deterministic: bool = False
 ) -> Backend:
-    """Take a model over: on a CPU by its kernel, if that is built, else by PyTorch.
+    """Run a model that PyTorch holds, with its weights where they are."""
+    weights = {name: each.detach() for name, each in model.named_parameters()}
+    device = next(iter(weights.values())).device.type
+    if takes_kernel(device):
+        from llama_cli.inference.host import HostNetwork
 
-    PyTorch runs it too where the environment names an attention (`kernels.attention`).
-    """
-    from llama_cli.inference.host import HostNetwork
+        return HostNetwork(model.config, lambda name: as_array(weights[name]), quantize=quantize)
     from llama_cli.inference.network import Network
 
-    weight = model.tok_embeddings.weight
-    asked = os.environ.get(VARIABLE) or "auto"
-    if weight.device.type == "cpu" and asked == "auto" and host.available():
-        return HostNetwork(model, quantize=quantize)
-    return Network(model, quantize=quantize, deterministic=deterministic)
+    return Network(model.eval(), quantize=quantize, deterministic=deterministic)

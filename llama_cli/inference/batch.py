@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import repeat
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from llama_cli.errors import LlamaError
-from llama_cli.inference.backend import Backend, Piece, Room
-from llama_cli.inference.cache import BLOCK, alike, may_share_more
+from llama_cli.inference.alike import BLOCK, alike, may_share_more
+from llama_cli.inference.backend import Backend, Piece, Room, States
 from llama_cli.inference.rows import Row, whole_text
-from llama_cli.inference.sample import draw, uniform
+from llama_cli.inference.sample import Floats, draw, likeliest, uniform
 from llama_cli.tokenizer.bpe import Tokenizer
 
 FORWARD = 2048  # tokens of prompts in one step; ours
@@ -91,7 +92,7 @@ class Batch:
             pieces.append(Piece(row.slot, row.held, count))
         return pieces
 
-    def _hold(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
+    def _hold(self, pieces: Sequence[Piece], states_Nd: States) -> None:
         """Note what the cache holds now, and what the model thought of a prompt."""
         first = 0
         for row, piece in zip(self.rows, pieces, strict=True):
@@ -103,20 +104,18 @@ class Batch:
                 self._score(row, states_Nd[first : first + len(said)], said)
             first += piece.count
 
-    def _score(self, row: Row, states_Nd: Tensor, tokens: Sequence[int]) -> None:
+    def _score(self, row: Row, states_Nd: States, tokens: Sequence[int]) -> None:
         for at in range(0, len(tokens), self.network.at_once):
             said = tokens[at : at + self.network.at_once]
             logits_NV = self.network.logits(states_Nd[at : at + len(said)])
             _, total_N = self.network.summary(logits_NV)
             _check([row] * len(total_N), total_N)
-            chosen_N = logits_NV.gather(1, torch.tensor(said)[:, None])[:, 0]
-            row.logprobs += (chosen_N - total_N).tolist()
+            row.logprobs += (_picked(logits_NV, said) - total_N).tolist()
             if row.settings.logprobs is not None:
                 known_NV = logits_NV[:, : self.tokenizer.vocab_size]
-                top_NK, tokens_NK = _likeliest(known_NV, row.settings.logprobs)
-                row.top += map(_listed, top_NK - total_N[:, None], tokens_NK)
+                row.top += map(_likeliest, known_NV, total_N, repeat(row.settings.logprobs))
 
-    def _choose(self, pieces: Sequence[Piece], states_Nd: Tensor) -> None:
+    def _choose(self, pieces: Sequence[Piece], states_Nd: States) -> None:
         """Add a token to each row of which all tokens have been read."""
         ends, rows, first = [], [], 0
         for row, piece in zip(self.rows, pieces, strict=True):
@@ -134,18 +133,17 @@ class Batch:
                 rows, logits_BV[:, : self.tokenizer.vocab_size]
             )  # a model may have spare ones
 
-    def _add(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
+    def _add(self, rows: Sequence[Row], logits_BV: Floats) -> None:
         likeliest, total_B = self.network.summary(logits_BV)
         _check(rows, total_B)
         tokens = [
             best if row.settings.temperature == 0 else _drawn(row, logits_V)
             for row, best, logits_V in zip(rows, likeliest, logits_BV, strict=True)
         ]
-        logps = (logits_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0] - total_B).tolist()
+        logps = (_picked(logits_BV, tokens) - total_B).tolist()
         for index, (row, token, logp) in enumerate(zip(rows, tokens, logps, strict=True)):
             if row.settings.logprobs is not None:
-                top_K, tokens_K = _likeliest(logits_BV[index], row.settings.logprobs)
-                row.top.append(_listed(top_K - total_B[index], tokens_K))
+                row.top.append(_likeliest(logits_BV[index], total_B[index], row.settings.logprobs))
             row.ids.append(token)
             row.logprobs.append(logp)
             row.finish = self._finish(row, token)
@@ -161,9 +159,9 @@ class Batch:
         return "length" if len(row.ids) == row.end else ""
 
 
-def _check(rows: Sequence[Row], total_B: Tensor) -> None:
+def _check(rows: Sequence[Row], total_B: Floats) -> None:
     """See to it that there is something to choose from."""
-    for row, good in zip(rows, total_B.isfinite().tolist(), strict=True):
+    for row, good in zip(rows, np.isfinite(total_B).tolist(), strict=True):
         if not good:
             raise LlamaError(
                 f"prompt '{row.prompt.id}': the model gives no numbers: "
@@ -172,10 +170,15 @@ def _check(rows: Sequence[Row], total_B: Tensor) -> None:
             )
 
 
-def _likeliest(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Give the largest logits and their tokens: all, if no more are there."""
-    values, tokens = logits_NV.topk(min(count, logits_NV.shape[-1]))
-    return values, tokens
+def _picked(logits_NV: Floats, tokens: Sequence[int]) -> Floats:
+    """Give the logit of a token of each row."""
+    return logits_NV[np.arange(len(tokens)), tokens]
+
+
+def _likeliest(logits_V: Floats, total: Any, count: int) -> list[tuple[int, float]]:
+    """Give the likeliest tokens and the logarithms of their probabilities: all, if no more are."""
+    top_K, tokens_K = likeliest(logits_V, min(count, len(logits_V)))
+    return list(zip(tokens_K.tolist(), (top_K - total).tolist(), strict=True))
 
 
 def _soon(other: Row, row: Row, shared: int) -> bool:
@@ -186,7 +189,7 @@ def _soon(other: Row, row: Row, shared: int) -> bool:
     return may_share_more(row.ids, prompt, shared) and alike(row.ids[:-1], prompt) > shared
 
 
-def _drawn(row: Row, logits_V: Tensor) -> int:
+def _drawn(row: Row, logits_V: Floats) -> int:
     settings = row.settings
     number = uniform(settings.seed, row.prompt.id, row.from_start, row.sample)
     return draw(
@@ -197,7 +200,3 @@ def _drawn(row: Row, logits_V: Tensor) -> int:
         top_k=settings.top_k,
         min_p=settings.min_p,
     )
-
-
-def _listed(logp_K: Tensor, tokens_K: Tensor) -> list[tuple[int, float]]:
-    return list(zip(tokens_K.tolist(), logp_K.tolist(), strict=True))

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
-from llama_cli.inference.backend import Backend, open_backend
+from llama_cli.inference.backend import Backend
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.likelihood import Likelihood, Pair, likelihoods
 from llama_cli.inference.rows import Request, Row, Settings, completion, rows_of, text
 from llama_cli.inference.text import settled
-from llama_cli.model.transformer import Transformer
 from llama_cli.records import Completion, Prompt
 from llama_cli.tokenizer.bpe import Tokenizer
 
@@ -26,40 +25,25 @@ SPARE = 1024  # pieces that a model may have more than its tokenizer; ours
 
 
 class Engine:
-    """A model and its tokenizer, ready to complete and to score.
+    """A model that can be run and its tokenizer, ready to complete and to score.
 
-    The engine takes the model's weights over (`network`). With `quantize` they are kept in eight
-    bits. `deterministic` is as there. A `clock` is asked for the timings of completions. With
-    `network` that runs the model, and not what is chosen here.
-
-    A model may have more pieces than its tokenizer, as when its vocabulary is rounded up; they
-    are never said.
+    A `clock` is asked for the timings of completions. A model may have more pieces than its
+    tokenizer, as when its vocabulary is rounded up; they are never said.
 
     Raises:
         ValueError: the tokenizer is not the model's.
     """
 
     def __init__(
-        self,
-        model: Transformer,
-        tokenizer: Tokenizer,
-        *,
-        quantize: bool = False,
-        deterministic: bool = False,
-        clock: Callable[[], float] | None = None,
-        network: Backend | None = None,
+        self, network: Backend, tokenizer: Tokenizer, *, clock: Callable[[], float] | None = None
     ) -> None:
-        spare = model.config.vocab_size - tokenizer.vocab_size
-        if not 0 <= spare <= SPARE:
+        pieces = network.config.vocab_size
+        if not 0 <= pieces - tokenizer.vocab_size <= SPARE:
             raise ValueError(
-                f"the model has {model.config.vocab_size:,} pieces, "
-                f"its tokenizer {tokenizer.vocab_size:,}"
+                f"the model has {pieces:,} pieces, its tokenizer {tokenizer.vocab_size:,}"
             )
-        self.network = network or open_backend(
-            model.eval(), quantize=quantize, deterministic=deterministic
-        )
-        self.model, self.tokenizer, self.clock = model, tokenizer, clock
-        self.context = model.config.context
+        self.network, self.tokenizer, self.clock = network, tokenizer, clock
+        self.context = network.config.context
 
     # -- completing --
 

@@ -7,40 +7,48 @@ threads there are (cuda_ext/host). Legend: N tokens, d width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from llama_cli.inference.backend import Piece
+from llama_cli.inference.eight import to_int8
 from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
-from llama_cli.kernels.host import CLayer, CModel, Matrix
-from llama_cli.model.config import ModelConfig
-from llama_cli.model.rotary import rotary_table
-from llama_cli.model.transformer import Layer, Transformer
+from llama_cli.kernels.host import CLayer, CModel, Floats, Matrix, address
+from llama_cli.model.config import EMBEDDING, HEAD, NORM, ModelConfig
+from llama_cli.model.dtypes import Array, widened
+from llama_cli.model.parts import let_go
+
+ATTENTION, FEED_FORWARD = ("wq", "wk", "wv", "wo"), ("w1", "w2", "w3")
+MATRICES = {
+    **{name: f"attention.{name}" for name in ATTENTION},
+    **{name: f"feed_forward.{name}" for name in FEED_FORWARD},
+}
+
+Weights = Callable[[str], Array]  # a parameter, by its name
 
 
 class HostNetwork:
-    """A model's weights, pointed to. With `quantize` its matrices go, and are kept in int8."""
+    """A model's weights, pointed to. With `quantize` its matrices are kept in int8.
+
+    What `weights` gives may lie in a file that is mapped, and is not to be written to.
+    """
 
     at_once = 64  # positions whose logits are held at a time; ours: the third cache's 8 MB
 
-    def __init__(self, model: Transformer, *, quantize: bool = False) -> None:
-        self.config: ModelConfig = model.config
-        self.device, self.dtype = torch.device("cpu"), torch.float32
-        self.quantize = quantize
-        self._kept: list[Tensor] = []  # what C points to
-        config = self.config
-        embedding = self._matrix(model.tok_embeddings.weight.detach())
-        head = embedding if config.tied and not quantize else self._taken(model.output)
-        layers = [self._layer(layer) for layer in model.layers]  # type: ignore[arg-type]
+    def __init__(self, config: ModelConfig, weights: Weights, *, quantize: bool = False) -> None:
+        self.config, self.quantize, self._weights = config, quantize, weights
+        self._kept: list[Array] = []  # what C points to
+        embedding = self._matrix(EMBEDDING)
+        head = embedding if config.tied and not quantize else self._head()
+        layers = [self._layer(f"layers.{number}") for number in range(config.layers)]
         self._layers = (CLayer * len(layers))(*layers)
         self._model = CModel(
             layer=self._layers,
             embedding=embedding.as_c(),
             head=head.as_c(),
-            norm=self._vector(model.norm.weight),
+            norm=self._vector(NORM),
             layers=config.layers,
             dim=config.dim,
             heads=config.heads,
@@ -50,13 +58,16 @@ class HostNetwork:
             vocab_size=config.vocab_size,
             eps=config.norm_eps,
         )
-        self._turns = torch.empty(0, 0, 2)
+        self._turns = np.empty((0, 0, 2), np.float32)
+
+    def begin_thread(self) -> None:
+        """Do nothing: the kernel has threads of its own, whoever calls it."""
 
     def cache(self) -> Pages:
         """Make one without any room."""
         return Pages(self.config)
 
-    def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Pages) -> Tensor:
+    def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Pages) -> Floats:
         """Give what the head reads of each token (N, d), and add the tokens to the cache."""
         for each in pieces:
             cache.fill(each.slot, each.start, each.start + each.count)
@@ -64,52 +75,57 @@ class HostNetwork:
         placed = [(each.slot, each.start, each.count) for each in pieces]
         return host.run(self._model, tokens, placed, cache.table_SP, turns)
 
-    def logits(self, states_Nd: Tensor) -> Tensor:
+    def logits(self, states_Nd: Floats) -> Floats:
         """Give the logits (N, V) after states."""
         return host.logits(self._model, states_Nd)
 
-    def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
+    def summary(self, logits_NV: Floats) -> tuple[list[int], Floats]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
         best_N, total_N = host.summary(logits_NV)
         return best_N.tolist(), total_N
 
-    def _layer(self, layer: Layer) -> CLayer:
-        attention, feed_forward = layer.attention, layer.feed_forward
-        parts = {
-            **{name: getattr(attention, name) for name in ("wq", "wk", "wv", "wo")},
-            **{name: getattr(feed_forward, name) for name in ("w1", "w2", "w3")},
-        }
+    def _layer(self, name: str) -> CLayer:
+        parts = {short: f"{name}.{part}.weight" for short, part in MATRICES.items()}
         return CLayer(
-            attention_norm=self._vector(layer.attention_norm.weight),
-            ffn_norm=self._vector(layer.ffn_norm.weight),
-            **{name: self._taken(part).as_c() for name, part in parts.items()},
+            attention_norm=self._vector(f"{name}.attention_norm.weight"),
+            ffn_norm=self._vector(f"{name}.ffn_norm.weight"),
+            **{
+                short: (self._eight(part) if self.quantize else self._matrix(part)).as_c()
+                for short, part in parts.items()
+            },
         )
 
-    def _taken(self, part: nn.Linear) -> Matrix:
-        weight = part.weight.detach()
+    def _head(self) -> Matrix:
         if not self.quantize:
-            return self._matrix(weight)
-        made = host.to_int8(weight)
-        if not (self.config.tied and len(weight) == self.config.vocab_size):
-            del part.weight
-            host.let_go(weight)
+            return self._matrix(HEAD)
+        return self._eight(EMBEDDING if self.config.tied else HEAD, used=self.config.tied)
+
+    def _eight(self, name: str, *, used: bool = False) -> Matrix:
+        """Keep a matrix in int8; what it was is not `used` again, unless it is the embedding."""
+        weight = self._weights(name)
+        made = to_int8(weight)
+        if not used:
+            let_go(weight)
         self._kept += [made.at, *(each for each in (made.scale_M, made.zero_M) if each is not None)]
         return made
 
-    def _matrix(self, weight: Tensor) -> Matrix:
-        weight = weight.contiguous()
+    def _matrix(self, name: str) -> Matrix:
+        weight = np.require(self._weights(name), requirements=["C", "ALIGNED"])
+        weight = widened(weight) if weight.dtype == np.float64 else weight
         self._kept.append(weight)
         return Matrix(weight, *weight.shape)
 
-    def _vector(self, weight: Tensor) -> int:
-        wide = weight.detach().float().contiguous()
+    def _vector(self, name: str) -> int:
+        wide = np.require(widened(self._weights(name)), requirements=["C", "ALIGNED"])
         self._kept.append(wide)
-        return wide.data_ptr()
+        return address(wide)
 
-    def _turned(self, length: int) -> Tensor:
-        """Give cosine and sine of each place and pair."""
+    def _turned(self, length: int) -> Floats:
+        """Give cosine and sine of each place and pair, (places, D / 2, 2)."""
         if len(self._turns) < length:
             config = self.config
-            table = rotary_table(0, length, config.head_dim, config.rope_theta, self.device)
-            self._turns = torch.stack(table, -1).float().contiguous()
+            steps = np.arange(0, config.head_dim, 2) / config.head_dim
+            speeds = (config.rope_theta**-steps).astype(np.float32)
+            angles = np.outer(np.arange(length, dtype=np.float32), speeds)
+            self._turns = np.stack((np.cos(angles), np.sin(angles)), -1)
         return self._turns

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-import torch
+import numpy as np
 
-from llama_cli.inference.backend import Backend, Piece, Room
+from llama_cli.inference.backend import Backend, Piece, Room, States
 
 Pair = tuple[Sequence[int], Sequence[int]]  # ids of a context, and of what continues it
 
@@ -65,8 +65,9 @@ def likelihoods(network: Backend, pairs: Sequence[Pair]) -> list[Likelihood]:
             best, total_N = network.summary(logits_NV)
             ends = (bisect_left(asked, (row,)) for row in (part[0], part[-1] + 1))
             mine = [(number[row], token, pair) for row, token, pair in asked[slice(*ends)]]
-            at, tokens = (torch.tensor([each[i] for each in mine]) for i in (0, 1))
-            logp = (logits_NV[at, tokens].double() - total_N[at].double()).tolist()
+            at, tokens = ([each[i] for each in mine] for i in (0, 1))
+            wide = logits_NV[at, tokens].astype(np.float64)
+            logp = (wide - total_N[at]).tolist()
             for (row, token, pair), each in zip(mine, logp, strict=True):
                 scores[pair] += each
                 greedy[pair] &= best[row] == token
@@ -142,7 +143,7 @@ def _ask(node: _Node, group: Sequence[int], pairs: Sequence[Pair]) -> None:
 
 def _read(
     network: Backend, nodes: Sequence[_Node]
-) -> Iterator[tuple[list[tuple[int, list[tuple[int, int, int]]]], torch.Tensor]]:
+) -> Iterator[tuple[list[tuple[int, list[tuple[int, int, int]]]], States]]:
     """Read all nodes, parents first; give what each batch of them asks, and the states."""
     cache: Room = network.cache()
     longest = max((node.end for node in nodes), default=0)

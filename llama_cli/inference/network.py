@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
 
+from llama_cli.inference.alike import BLOCK
 from llama_cli.inference.backend import Piece
-from llama_cli.inference.cache import BLOCK, Cache
+from llama_cli.inference.cache import Cache
 from llama_cli.inference.products import Product, dense, int8, laid_out
-from llama_cli.inference.sample import most_likely
 from llama_cli.kernels.attention import causal_attention, choose
+from llama_cli.kernels.host import Floats
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.rotary import rotary_table
 from llama_cli.model.transformer import Layer, Transformer
@@ -108,6 +109,11 @@ class Network:
         self.head = self._head(model)
         self.embedding = model.tok_embeddings.weight.detach()  # the head's, if they are tied
         self.turns = torch.empty(0)
+        self.threads = torch.get_num_threads()
+
+    def begin_thread(self) -> None:
+        """Take as many threads as whoever made it: each new one begins with all of them."""
+        torch.set_num_threads(self.threads)
 
     def cache(self) -> Cache:
         """Make one without any room."""
@@ -138,15 +144,18 @@ class Network:
         return self._normal(x_Nd[:count], self.norm)
 
     @torch.inference_mode()
-    def logits(self, states_Nd: Tensor) -> Tensor:
+    def logits(self, states_Nd: Tensor) -> Floats:
         """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
         pair_Nd = states_Nd if len(states_Nd) > 1 else states_Nd.repeat(2, 1)
         logits_NV = self.head(pair_Nd)[: len(states_Nd)]
-        return (self.sharing.columns(logits_NV) if self.sharing else logits_NV).float().cpu()
+        whole_NV = self.sharing.columns(logits_NV) if self.sharing else logits_NV
+        on_cpu_NV: Floats = whole_NV.float().cpu().numpy()
+        return on_cpu_NV
 
-    def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
+    def summary(self, logits_NV: Floats) -> tuple[list[int], Floats]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
-        return most_likely(logits_NV), logits_NV.logsumexp(-1)
+        totals_N: Floats = torch.from_numpy(logits_NV).logsumexp(-1).numpy()
+        return logits_NV.argmax(-1).tolist(), totals_N
 
     def _total(self, x_Nd: Tensor) -> Tensor:
         return self.sharing.total(x_Nd) if self.sharing else x_Nd

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from llama_cli.inference.cache import nearest
-from llama_cli.kernels.host import PAGE
+from llama_cli.inference.alike import nearest
+from llama_cli.kernels.host import PAGE, Floats, address
 from llama_cli.model.config import ModelConfig
 
 CHUNK = 64 << 20  # bytes that are asked of the system at a time; ours
@@ -28,12 +27,12 @@ class Pages:
     def __init__(self, config: ModelConfig) -> None:
         width = config.head_dim + -(-config.head_dim // PADDED) * PADDED
         self.floats = config.layers * config.key_heads * PAGE * width  # of a page
-        self.table_SP = torch.zeros(0, 0, dtype=torch.int64)  # addresses
+        self.table_SP = np.zeros((0, 0), np.int64)  # addresses
         self.prompts: list[list[int]] = []
         self._own: list[list[int]] = []  # of each slot, the numbers of its pages
         self._users: list[int] = []  # of each page
         self._free: list[int] = []
-        self._at: list[torch.Tensor] = []  # of each page, its memory
+        self._at: list[Floats] = []  # of each page, its memory
 
     @property
     def slots(self) -> int:
@@ -59,7 +58,7 @@ class Pages:
         if slots <= self.slots and length <= self.length:
             return
         held, pages = self.table_SP.shape
-        wider = torch.zeros(max(slots, held), max(-(-length // PAGE), pages), dtype=torch.int64)
+        wider = np.zeros((max(slots, held), max(-(-length // PAGE), pages)), np.int64)
         wider[:held, :pages] = self.table_SP
         self.table_SP = wider
         self.prompts += [[] for _ in range(len(wider) - held)]
@@ -110,11 +109,11 @@ class Pages:
         self._point(slot, len(self._own[slot]) - 1)
 
     def _point(self, slot: int, index: int) -> None:
-        self.table_SP[slot, index] = self._at[self._own[slot][index]].data_ptr()
+        self.table_SP[slot, index] = address(self._at[self._own[slot][index]])
 
     def _copied(self, page: int) -> int:
         made = self._new()
-        self._at[made].copy_(self._at[page])
+        self._at[made][:] = self._at[page]
         return made
 
     def _leave(self, page: int) -> None:
@@ -127,7 +126,7 @@ class Pages:
             count = max(1, CHUNK // (4 * self.floats))
             zeros = np.zeros((count, self.floats), np.float32)  # of the system: untouched, none yet
             self._free += range(len(self._at) + count - 1, len(self._at) - 1, -1)
-            self._at += torch.from_numpy(zeros).unbind()
+            self._at += [*zeros]
             self._users += [0] * count
         page = self._free.pop()
         self._users[page] = 1

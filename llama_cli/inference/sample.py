@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Tokens = NDArray[np.int64]
 
 FLOORS = (1e-4, 1e-5, 0.0)  # ours: to sort the few likely tokens, and all only where needed
 COLDEST = 1e-6  # ours: the most likely token has it all, and float32 would overflow
@@ -30,49 +33,52 @@ def uniform(seed: int, name: str, position: int, sample: int = 0) -> float:
     return (int.from_bytes(digest.digest(), "little") >> 11) / (1 << 53)
 
 
-def nucleus(p_V: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def nucleus(p_V: Floats, top_p: float) -> tuple[Floats, Tokens]:
     """Give the probabilities that are kept and their tokens, falling if any is dropped.
 
-    >>> nucleus(torch.tensor([0.2, 0.5, 0.3]), 0.5)[1].tolist()  # 0.5 is not more than 0.5
+    >>> nucleus(np.array([0.2, 0.5, 0.3]), 0.5)[1].tolist()  # 0.5 is not more than 0.5
     [1, 2]
     """
     if top_p >= 1:  # all of it, and no need to sort
-        return p_V.double(), torch.arange(len(p_V))
+        return p_V.astype(np.float64), np.arange(len(p_V))
     for floor in FLOORS:
-        tokens = (p_V > floor).nonzero()[:, 0]
-        p = p_V[tokens].double()
-        if float(p.sum()) > top_p:  # then whatever is below the floor would be dropped
+        tokens = np.flatnonzero(p_V > floor)
+        p = p_V[tokens].astype(np.float64)
+        if p.sum() > top_p:  # then whatever is below the floor would be dropped
             break
-    p, order = p.sort(descending=True, stable=True)
-    kept = p.cumsum(0) - p <= top_p
+    order = np.argsort(-p, kind="stable")
+    p = p[order]
+    kept = p.cumsum() - p <= top_p
     return p[kept], tokens[order[kept]]
 
 
-def likeliest(p_V: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Give the `count` largest probabilities, as parts of their sum, and their tokens, falling.
+def likeliest(p_V: Floats, count: int) -> tuple[Floats, Tokens]:
+    """Give the `count` largest, falling, and their tokens.
 
     Of tokens that are as likely as the last one kept, those with the lowest ids are.
 
-    >>> likeliest(torch.tensor([0.2, 0.4, 0.2, 0.2]), 2)[1].tolist()
+    >>> likeliest(np.array([0.2, 0.4, 0.2, 0.2]), 2)[1].tolist()
     [1, 0]
     """
-    least = p_V.topk(count).values[-1]
-    tokens = (p_V >= least).nonzero()[:, 0]
-    p, order = p_V[tokens].double().sort(descending=True, stable=True)
-    return p[:count] / p[:count].sum(), tokens[order[:count]]
+    if not count:
+        return p_V[:0], np.arange(0)
+    least = np.partition(p_V, -count)[-count]
+    tokens = np.flatnonzero(p_V >= least)
+    order = np.argsort(-p_V[tokens], kind="stable")[:count]
+    return p_V[tokens[order]], tokens[order]
 
 
 def kept(
-    p_V: Tensor, *, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
-) -> tuple[Tensor, Tensor]:
+    p_V: Floats, *, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
+) -> tuple[Floats, Tokens]:
     """Give the probabilities and the tokens to draw among: top-k, of that top-p, of that min-p.
 
     `min_p` (Nguyen et al., 2024, https://arxiv.org/abs/2407.01082) drops what is less than so
     many times as likely as the most likely. The order of the three is that of transformers.
     """
     if 0 < top_k < len(p_V):
-        p, tokens = likeliest(p_V, top_k)
-        p, order = nucleus(p, top_p)
+        p, tokens = likeliest(p_V.astype(np.float64), top_k)
+        p, order = nucleus(p / p.sum(), top_p)
         tokens = tokens[order]
     else:
         p, tokens = nucleus(p_V, top_p)
@@ -82,21 +88,8 @@ def kept(
     return p, tokens
 
 
-def most_likely(logits_BV: Tensor) -> list[int]:
-    """Give the first of the largest of each row: what argmax gives, in a third of the time.
-
-    >>> most_likely(torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, -1.0]]))
-    [1, 0]
-    """
-    largest = logits_BV == logits_BV.amax(-1, keepdim=True)
-    found = dict(reversed(largest.nonzero().tolist()))  # by row, the first one last
-    if len(found) < len(logits_BV):  # a row of NaN has no largest
-        return logits_BV.argmax(-1).tolist()
-    return [found[row] for row in range(len(found))]
-
-
 def draw(
-    logits_V: Tensor,
+    logits_V: Floats,
     number: float,
     *,
     temperature: float,
@@ -106,13 +99,14 @@ def draw(
 ) -> int:
     """Choose a token with the uniform `number`; temperature 0 takes the most likely.
 
-    >>> draw(torch.tensor([0.0, 1.0]), 0.99, temperature=0, top_p=1.0)
+    >>> draw(np.array([0.0, 1.0]), 0.99, temperature=0, top_p=1.0)
     1
     """
     if temperature < COLDEST:
         return int(logits_V.argmax())
-    p_V = (logits_V.float() / temperature).softmax(-1)
+    p_V = np.exp((logits_V - logits_V.max()) / np.float32(temperature))
+    p_V /= p_V.sum()
     p, tokens = kept(p_V, top_p=top_p, top_k=top_k, min_p=min_p)
-    ends = p.cumsum(0)
+    ends = p.cumsum()
     index = int((ends <= number * ends[-1]).sum())
     return int(tokens[min(index, len(tokens) - 1)])  # a rounded end may equal the whole

@@ -22,6 +22,7 @@ from torch import Tensor
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import Cache
 from llama_cli.inference.network import Network
+from llama_cli.kernels.host import Floats
 
 LEADER = 0
 
@@ -51,8 +52,12 @@ class Leader:
 
     def __init__(self, network: Network, group: Group) -> None:
         self.network, self.group = network, group
-        self.config, self.device, self.at_once = network.config, network.device, network.at_once
+        self.config, self.at_once = network.config, network.at_once
         self._caches = 0
+
+    def begin_thread(self) -> None:
+        """Get ready to be run by another thread."""
+        self.network.begin_thread()
 
     def cache(self) -> Room:
         """Make one on every process; the one before it is forgotten."""
@@ -65,13 +70,13 @@ class Leader:
         _tell(self.group, ("states", cache.number, changes, list(tokens), list(pieces)))
         return self.network.states(tokens, pieces, cache.own)
 
-    def logits(self, states_Nd: Tensor) -> Tensor:
-        """Give the logits (N, V) after states, in fp32 on the CPU."""
+    def logits(self, states_Nd: Tensor) -> Floats:
+        """Give the logits (N, V) after states."""
         _tell(self.group, ("logits", len(states_Nd)))
         dist.broadcast(states_Nd.contiguous(), LEADER)
         return self.network.logits(states_Nd)
 
-    def summary(self, logits_NV: Tensor) -> tuple[list[int], Tensor]:
+    def summary(self, logits_NV: Floats) -> tuple[list[int], Floats]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
         return self.network.summary(logits_NV)
 

@@ -10,3 +10,5 @@
 
 Nothing imports what stands above it.
 """
+
+VARIABLE = "LLAMA_TRAIN_ATTENTION"  # names the backend of attention, for all commands

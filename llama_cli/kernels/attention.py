@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from llama_cli.errors import NotReadyError, UsageError
-from llama_cli.kernels import backends, extension, proof
+from llama_cli.kernels import VARIABLE, backends, extension, proof
 from llama_cli.kernels.library import BUILD, DTYPES, HEAD_SIZES, INSTEAD, available
 
 BACKENDS = ("auto", "cuda", "sdpa", "xformers", "reference")
-VARIABLE = "LLAMA_TRAIN_ATTENTION"
 IN_BF16 = "llama train --dtype bf16, or LLAMA_TRAIN_ATTENTION=sdpa for a model in fp32"
 
 

@@ -2,21 +2,22 @@
 
 The library is plain C, one file for every Python and torch, with code for AVX-512, AVX2 and any
 other processor in it; it reads weights where they lie, in fp32, bf16, fp16 or int8. Memory that
-is pointed to is the caller's, who keeps it as long as a `Model` is used.
-Legend: N tokens, d width, V vocabulary.
+is pointed to is the caller's, who keeps it as long as a `Model` is used. Arrays are NumPy's, which
+has no bfloat16: its bits are in uint16. Legend: N tokens, d width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from cuda_ext.host import LIBRARY, build
 from llama_cli.errors import LlamaError, NotReadyError
@@ -24,8 +25,12 @@ from llama_cli.errors import LlamaError, NotReadyError
 VERSION = 2  # of the C interface, cuda_ext/host/problem.h
 PAGE = 16  # places of a page, cuda_ext/host/attention.h
 BUILD = "python -m cuda_ext.host.build"
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
+KINDS = {np.dtype(kind): at for at, kind in enumerate((np.float32, np.uint16, np.float16, np.int8))}
 VARIANTS = ("base", "avx2", "avx512")
+MOST_THREADS = 1024  # past some thousands the system gives no more, and we crash
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
 
 _pointer, _int = ctypes.c_void_p, ctypes.c_int32
 
@@ -83,39 +88,49 @@ class CStep(ctypes.Structure):
 class Matrix:
     """A matrix (M, K) by rows; in int8 with a factor a row, and 128 times the sum of each."""
 
-    at: Tensor
+    at: Array
     rows: int
     width: int
-    scale_M: Tensor | None = None
-    zero_M: Tensor | None = None
+    scale_M: Floats | None = None
+    zero_M: NDArray[np.int32] | None = None
 
     def as_c(self) -> CMatrix:
         """Point to it.
 
         Raises:
-            ValueError: its rows do not follow each other in the memory of a CPU.
+            ValueError: its rows do not follow each other in memory.
         """
-        if not self.at.is_contiguous() or self.at.device.type != "cpu":
+        if not (self.at.flags.c_contiguous and self.at.flags.aligned):
             raise ValueError("a matrix whose rows follow each other in memory is wanted")
-        extra = (0 if each is None else each.data_ptr() for each in (self.scale_M, self.zero_M))
-        return CMatrix(self.at.data_ptr(), *extra, self.rows, self.width, KINDS[self.at.dtype])
+        extra = (0 if each is None else address(each) for each in (self.scale_M, self.zero_M))
+        return CMatrix(address(self.at), *extra, self.rows, self.width, KINDS[self.at.dtype])
+
+
+def address(array: Array) -> int:
+    """Say where in memory it begins."""
+    found: int = array.ctypes.data
+    return found
 
 
 def state() -> str:
     """Say in one line whether the library is built, and for what this processor takes of it."""
-    try:
-        return f"built; {VARIANTS[library().llama_host_variant()]} here"
-    except NotReadyError as error:
-        return f"{error}; try: {error.hint}"
+    if why := lacking():
+        return f"{why}; try: {why.hint}"
+    return f"built; {VARIANTS[library().llama_host_variant()]} here"
 
 
 def available() -> bool:
     """Say whether the kernel can run here."""
+    return lacking() is None
+
+
+def lacking() -> NotReadyError | None:
+    """Say why it cannot run here, and what would help; None if it can."""
     try:
         library()
-    except NotReadyError:
-        return False
-    return True
+    except NotReadyError as error:
+        return error
+    return None
 
 
 @cache
@@ -139,13 +154,50 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL:
     return found
 
 
+def use_threads(count: int) -> None:
+    """Run on so many from now on, in this process."""
+    _asked.threads = count
+
+
+def threads() -> int:
+    """Say how many the kernel runs on: those set, or OMP_NUM_THREADS, or one a core."""
+    return _asked.threads or _cores()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What this process has asked for."""
+
+    threads: int = 0
+
+
+_asked = _Asked()
+
+
+@cache
+def _cores() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if asked.isascii() and asked.isdigit() and int(asked):
+        return min(int(asked), MOST_THREADS)
+    allowed = os.sched_getaffinity(0)
+    return len({_siblings(cpu) for cpu in allowed})
+
+
+def _siblings(cpu: int) -> str:
+    """Name the core of a processor's thread."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
 def run(
     model: CModel,
     tokens: Sequence[int],
     pieces: Sequence[tuple[int, int, int]],
-    table_SP: Tensor,
-    turns: Tensor,
-) -> Tensor:
+    table_SP: NDArray[np.int64],
+    turns: Floats,
+) -> Floats:
     """Give the states (N, d) of tokens, and put their keys and values into pages.
 
     Args:
@@ -162,93 +214,53 @@ def run(
     _check(model, tokens, pieces, table_SP, turns)
     ids = (_int * len(tokens))(*tokens)
     own = (CPiece * len(pieces))(*(CPiece(*each) for each in pieces))
-    states_Nd = torch.empty(len(tokens), model.dim)
+    states_Nd = np.empty((len(tokens), model.dim), np.float32)
     step = CStep(
         tokens=ctypes.addressof(ids),
         pieces=ctypes.addressof(own),
-        pages=table_SP.data_ptr(),
-        pages_stride=table_SP.stride(0),
-        turns=turns.data_ptr(),
-        states=states_Nd.data_ptr(),
+        pages=address(table_SP),
+        pages_stride=table_SP.shape[1],
+        turns=address(turns),
+        states=address(states_Nd),
         pieces_count=len(pieces),
         tokens_count=len(tokens),
     )
-    _done(library().llama_host_run(ctypes.byref(model), ctypes.byref(step), _threads()))
+    _done(library().llama_host_run(ctypes.byref(model), ctypes.byref(step), threads()))
     return states_Nd
 
 
-def logits(model: CModel, states_Nd: Tensor) -> Tensor:
+def logits(model: CModel, states_Nd: Floats) -> Floats:
     """Give the logits (N, V) after states."""
-    states_Nd = states_Nd.contiguous()
-    logits_NV = torch.empty(len(states_Nd), model.vocab_size)
-    into = len(states_Nd), _pointer(logits_NV.data_ptr())
-    states = _pointer(states_Nd.data_ptr())
-    _done(library().llama_host_logits(ctypes.byref(model), states, *into, _threads()))
+    states_Nd = np.ascontiguousarray(states_Nd, np.float32)
+    logits_NV = np.empty((len(states_Nd), model.vocab_size), np.float32)
+    into = len(states_Nd), _pointer(address(logits_NV))
+    states = _pointer(address(states_Nd))
+    _done(library().llama_host_logits(ctypes.byref(model), states, *into, threads()))
     return logits_NV
 
 
-def summary(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+def summary(logits_NV: Floats) -> tuple[NDArray[np.int32], Floats]:
     """Give the first of the largest of each row, and ln of the sum of e to each logit.
 
-    >>> best, total = summary(torch.zeros(2, 4)) if available() else (torch.zeros(2), 0)
+    >>> best, total = summary(np.zeros((2, 4))) if available() else (np.zeros(2, int), 0)
     >>> best.tolist()
     [0, 0]
     """
-    logits_NV = logits_NV.contiguous()
+    logits_NV = np.ascontiguousarray(logits_NV, np.float32)
     count, width = logits_NV.shape
-    best_N, total_N = torch.empty(count, dtype=torch.int32), torch.empty(count)
-    into = _pointer(best_N.data_ptr()), _pointer(total_N.data_ptr())
-    logits = _pointer(logits_NV.data_ptr())
-    _done(library().llama_host_summary(logits, count, width, *into, _threads()))
+    best_N, total_N = np.empty(count, np.int32), np.empty(count, np.float32)
+    into = _pointer(address(best_N)), _pointer(address(total_N))
+    logits = _pointer(address(logits_NV))
+    _done(library().llama_host_summary(logits, count, width, *into, threads()))
     return best_N, total_N
-
-
-def to_int8(weight_MK: Tensor) -> Matrix:
-    """Keep a matrix in whole numbers up to 127, with what one of them is worth in each row.
-
-    As the kernel reads it: sixteen rows beside each other, four numbers of each at a time, both
-    filled up with zeros (cuda_ext/host/products.h).
-    """
-    rows, width = weight_MK.shape
-    blocks, fours = -(-rows // BESIDE), -(-width // 4)
-    whole = torch.zeros(blocks, fours, BESIDE, 4, dtype=torch.int8)
-    scale_M = torch.ones(blocks * BESIDE)
-    zero_M = torch.zeros(blocks * BESIDE, dtype=torch.int32)
-    for at in range(0, rows, AT_ONCE):
-        part = weight_MK[at : at + AT_ONCE].float()
-        scale = part.abs().amax(1).clamp_min_(SMALLEST).div_(127)
-        rounded = (part / scale[:, None]).round_()
-        scale_M[at : at + len(part)] = scale
-        zero_M[at : at + len(part)] = rounded.sum(1) * 128
-        short = (0, 4 * fours - width, 0, -len(part) % BESIDE)
-        filled = torch.nn.functional.pad(rounded, short).view(-1, BESIDE, fours, 4)
-        whole[at // BESIDE :][: len(filled)] = filled.transpose(1, 2)
-    return Matrix(whole, rows, width, scale_M, zero_M)
-
-
-BESIDE = 16  # rows of an int8 matrix
-AT_ONCE = 1024  # rows that are rounded at a time, to take little memory; ours
-SMALLEST = 1e-30  # instead of nothing, to divide by
-
-
-def let_go(tensor: Tensor) -> None:
-    """Give the memory of a tensor that is not used again back to the system.
-
-    One that is mapped from a file would keep its pages as long as any of that file is mapped.
-    """
-    size = mmap.PAGESIZE
-    start = -(-tensor.data_ptr() // size) * size
-    length = (tensor.data_ptr() + tensor.nbytes - start) // size * size
-    if length > 0:
-        ctypes.CDLL(None).madvise(_pointer(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def _check(
     model: CModel,
     tokens: Sequence[int],
     pieces: Sequence[tuple[int, int, int]],
-    table_SP: Tensor,
-    turns: Tensor,
+    table_SP: NDArray[np.int64],
+    turns: Floats,
 ) -> None:
     """Let C read nothing that is not there."""
     rows, places = len(table_SP), min(table_SP.shape[1] * PAGE, len(turns))
@@ -267,7 +279,3 @@ def _done(short: int) -> None:
             "not enough memory for this many tokens at once",
             hint="a shorter prompt, a smaller --batch, or a machine with more memory",
         )
-
-
-def _threads() -> int:
-    return torch.get_num_threads()

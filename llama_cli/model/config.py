@@ -20,6 +20,7 @@ SIZES_UP_TO = {
     **dict.fromkeys(("dim", "heads", "hidden", "vocab_size", "context"), LARGEST),
     "layers": 10_000,
 }
+EMBEDDING, NORM, HEAD = "tok_embeddings.weight", "norm.weight", "output.weight"
 HIDDEN_MULTIPLE = 256  # of the feed-forward's width; from Meta's released code
 
 
@@ -150,6 +151,33 @@ class ModelConfig:
     def with_data(self, *, vocab_size: int, context: int) -> ModelConfig:
         """Fit the model to the data it is trained on."""
         return replace(self, vocab_size=vocab_size, context=context)
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every parameter, in the model's order; a tied head has none of its own.
+
+    >>> parameter_shapes(SIZES["7b"])["layers.31.feed_forward.w2.weight"]
+    (4096, 11008)
+    """
+    dim, kv_dim, hidden = config.dim, config.kv_dim, config.hidden
+    layer = {
+        "attention_norm": (dim,),
+        "attention.wq": (dim, dim),
+        "attention.wk": (kv_dim, dim),
+        "attention.wv": (kv_dim, dim),
+        "attention.wo": (dim, dim),
+        "ffn_norm": (dim,),
+        "feed_forward.w1": (hidden, dim),
+        "feed_forward.w2": (dim, hidden),
+        "feed_forward.w3": (hidden, dim),
+    }
+    vocabulary = (config.vocab_size, dim)
+    return {
+        EMBEDDING: vocabulary,
+        **{f"layers.{n}.{k}.weight": v for n in range(config.layers) for k, v in layer.items()},
+        NORM: (dim,),
+        **({} if config.tied else {HEAD: vocabulary}),
+    }
 
 
 def _size(dim: int, layers: int, heads: int) -> ModelConfig:

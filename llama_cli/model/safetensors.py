@@ -14,31 +14,28 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 from xxhash import xxh3_128
 
 from llama_cli.errors import naming
+from llama_cli.model.dtypes import BYTES, DType, as_array, named
 from llama_cli.model.manifest import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALIGNMENT = 8
 BLOCK = 1 << 20  # bytes written at once; ours
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-Kind = tuple[tuple[int, ...], torch.dtype]  # shape, and what its numbers are in
+Kind = tuple[tuple[int, ...], DType]  # shape, and what its numbers are in
 
 
 def size_of(kind: Kind) -> int:
     """Count the bytes of a tensor."""
     shape, dtype = kind
-    return prod(shape) * dtype.itemsize
+    return prod(shape) * BYTES[dtype]
 
 
 def write_safetensors(
@@ -66,8 +63,8 @@ def _blocks(
 ) -> Iterator[bytes | memoryview]:
     yield _header(kinds, metadata)
     for (shape, dtype), tensor in zip(kinds.values(), tensors, strict=True):
-        assert (tuple(tensor.shape), tensor.dtype) == (shape, dtype)
-        held = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        assert (tuple(tensor.shape), named(tensor.dtype)) == (shape, dtype)
+        held = as_array(tensor.detach().cpu().contiguous().flatten()).view(np.uint8).data
         for start in range(0, len(held), BLOCK):
             yield held[start : start + BLOCK]
 
@@ -78,7 +75,7 @@ def _header(kinds: Mapping[str, Kind], metadata: Mapping[str, str]) -> bytes:
     for name, kind in kinds.items():
         start, end = end, end + size_of(kind)
         shape, dtype = kind
-        told[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": (start, end)}
+        told[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(told, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text

@@ -1,75 +1,40 @@
-"""Tensors in safetensors files: whole in one, or in several that each hold a part of them.
+"""Slices of tensors in memory, written to safetensors files (`parts`) and read from them.
 
-    model.safetensors                  every tensor, whole
-    model-00002-of-00004.safetensors   what one rank held of them: a rectangle of each. Its place is
-                                       in the metadata, {"places": {NAME: [OFFSET, SHAPE OF WHOLE]}}
-
-What is asked for is a rectangle too, of any other cut, so that any number of ranks can read what
-any number has written. `pour` copies from any kind of file that says what it holds (`File`), a
-block at a time: nothing is held in memory twice.
+What is asked for is a rectangle of any cut, so that any number of ranks can read what any number
+has written. `pour` copies from any kind of file that says what it holds, a block at a time: nothing
+is held in memory twice.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from llama_cli.errors import naming
+from llama_cli.model.dtypes import BYTES, DType, named, torch_dtype
 from llama_cli.model.manifest import Entry
-from llama_cli.model.safetensors import DTYPES, write_safetensors
+from llama_cli.model.parts import SUFFIX, File, Parts, Read, Rectangle, Where, files, shapes
+from llama_cli.model.safetensors import write_safetensors
 
-SUFFIX = ".safetensors"
-NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})\.safetensors")
+__all__ = [
+    "SUFFIX",
+    "Slice",
+    "files",
+    "fill",
+    "load_whole",
+    "pour",
+    "save_slices",
+    "save_tensors",
+    "shapes",
+]
 
 BLOCK = 1 << 20  # bytes copied at a time; ours
-
-Place = tuple[tuple[int, ...], tuple[int, ...]]  # offset, and shape of the whole
-Where = tuple[slice, ...]
-Read = Callable[[str, Where], Tensor]  # a rectangle of what a file holds under a name
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """What a file holds of a tensor."""
-
-    offset: tuple[int, ...]  # in the whole tensor, where it begins
-    shape: tuple[int, ...]
-    whole: tuple[int, ...]  # shape of the whole tensor
-    dtype: torch.dtype | None  # None: one that no weights of ours have
-
-    @property
-    def bytes(self) -> int:
-        """Count them."""
-        return prod(self.shape) * (self.dtype.itemsize if self.dtype else 1)
-
-
-class File(Protocol):
-    """A file of tensors, by the names that the model has for them."""
-
-    @property
-    def path(self) -> Path:
-        """Say where it is."""
-        ...
-
-    @property
-    def held(self) -> Mapping[str, Rectangle]:
-        """Say what is in it."""
-        ...
-
-    def open(self) -> AbstractContextManager[Read]:
-        """Let it be read from; what was read is gone when it is closed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,75 +81,14 @@ def save_tensors(
     Raises:
         OSError: it cannot be written, as when the disk is full.
     """
-    kinds = {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()}
+    kinds = {name: (tuple(x.shape), _known(x.dtype)) for name, x in tensors.items()}
     return write_safetensors(path, kinds, tensors.values(), metadata)
 
 
-def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
-    """List the files of `stem`, that numbered `near` first.
-
-    Raises:
-        FileNotFoundError: there is none, or one of several is missing.
-    """
-    single = directory / f"{stem}{SUFFIX}"
-    if single.is_file():
-        return [single]
-    counts = {
-        int(match[2])
-        for path in directory.glob(f"{stem}-*{SUFFIX}")
-        if (match := NUMBERED.fullmatch(path.name.removeprefix(stem)))
-    }
-    missing = [single]
-    for count in counts:
-        parts = [
-            directory / f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
-            for number in range(1, count + 1)
-        ]
-        missing = [path for path in parts if not path.is_file()]
-        if not missing:
-            return [*parts[near - 1 : near], *parts[: near - 1], *parts[near:]]
-    raise FileNotFoundError(None, "No such file or directory", str(missing[0]))
-
-
-class Parts:
-    """A safetensors file of whole tensors, or of parts of them as `save_slices` writes them.
-
-    Raises, when it is looked into:
-        SafetensorError: it is cut short or no such file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def held(self) -> Mapping[str, Rectangle]:
-        """Say what is in it."""
-        with naming(str(self.path)), safe_open(self.path, framework="pt") as file:
-            told = (file.metadata() or {}).get("places")
-            places: dict[str, Place] = json.loads(told) if told else {}
-            return {name: _rectangle(file, name, places.get(name)) for name in file.keys()}  # noqa: SIM118
-
-    @contextmanager
-    def open(self) -> Iterator[Read]:
-        """Let it be read from."""
-        with safe_open(self.path, framework="pt") as file:
-            yield lambda name, where: file.get_slice(name)[where]
-
-
-def _rectangle(file: Any, name: str, place: Place | None) -> Rectangle:
-    held = file.get_slice(name)
-    shape = tuple(held.get_shape())
-    offset, whole = place or ((0,) * len(shape), shape)
-    return Rectangle(tuple(offset), shape, tuple(whole), DTYPES.get(held.get_dtype()))
-
-
-def shapes(paths: Iterable[Path]) -> dict[str, tuple[int, ...]]:
-    """Give the shape of every whole tensor of our own files.
-
-    Raises:
-        SafetensorError: a file is cut short or no such file.
-    """
-    return {name: each.whole for path in paths for name, each in Parts(path).held.items()}
+def _known(dtype: torch.dtype) -> DType:
+    found = named(dtype)
+    assert found, f"{dtype} is no dtype of weights"
+    return found
 
 
 def load_whole(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -194,9 +98,13 @@ def load_whole(paths: Sequence[Path]) -> dict[str, Tensor]:
         SafetensorError: a file is cut short or no such file, or a part of a tensor is missing.
     """
     held = {name: each for path in paths for name, each in Parts(path).held.items()}
-    found = {name: torch.empty(each.whole, dtype=each.dtype) for name, each in held.items()}
+    found = {name: _empty(each) for name, each in held.items()}
     fill(paths, (Slice(name, tuple(x.shape), (0,) * x.dim(), x) for name, x in found.items()))
     return found
+
+
+def _empty(held: Rectangle) -> Tensor:
+    return torch.empty(held.whole, dtype=torch_dtype(held.dtype) if held.dtype else None)
 
 
 def fill(paths: Sequence[Path], wanted: Iterable[Slice]) -> None:
@@ -255,7 +163,7 @@ def _copy(read: Read, name: str, held: Rectangle, into: Slice) -> int:
     count = prod(max(0, end - start) for start, end in both)
     if count:
         (first, last), *rest = both
-        row = count // (last - first) * (held.dtype or torch.float64).itemsize
+        row = count // (last - first) * BYTES[held.dtype or "F64"]
         rows = max(1, BLOCK // row)
         for start in range(first, last, rows):
             block = [(start, min(start + rows, last)), *rest]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from llama_cli.errors import NotReadyError
@@ -23,10 +23,14 @@ from llama_cli.model.formats.ours import (
     save_weights,
     weight_files,
 )
-from llama_cli.model.formats.source import TOKENIZER, load
+from llama_cli.model.formats.source import TOKENIZER
 from llama_cli.model.manifest import lacking, read_manifest
-from llama_cli.model.stored import SUFFIX
-from llama_cli.model.transformer import Transformer
+from llama_cli.model.parts import SUFFIX
+
+if TYPE_CHECKING:
+    import torch
+
+    from llama_cli.model.transformer import Transformer
 
 __all__ = [
     "MODEL",
@@ -57,6 +61,8 @@ def load_model(
     Raises:
         NotReadyError: files are missing, cut short, or of another shape than their config.
     """
+    from llama_cli.model.formats.loading import load  # and with it PyTorch
+
     return load(open_source(directory), device=device, dtype=dtype, attention=attention)
 
 
@@ -96,7 +102,7 @@ def is_whole(checkpoint: Path) -> bool:
             names = {path.name for path in paths}
             return not lacking(checkpoint, {k: v for k, v in held.items() if k in names})
         for file in {*paths, *checkpoint.glob(f"*{SUFFIX}")}:
-            with safe_open(file, framework="pt"):
+            with safe_open(file, framework="numpy"):
                 pass
     except (NotReadyError, SafetensorError, OSError, ValueError):
         return False

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import torch
-
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine
 from llama_cli.inference.rows import Row, completion, first_told, text
@@ -74,7 +72,6 @@ class Worker:
     ) -> None:
         self.engine, self.size, self.clock, self.say = engine, size, clock, say
         self.made = 0  # tokens, in all
-        self.threads = torch.get_num_threads()
         self._batch = self._empty()
         self._waiting: deque[Row] = deque()
         self._tracks: dict[int, _Track] = {}  # by the identity of the row
@@ -134,7 +131,7 @@ class Worker:
     # -- of its own --
 
     def _run(self, post: Post) -> None:
-        torch.set_num_threads(self.threads)  # a thread begins with all of them
+        self.engine.network.begin_thread()
         while not self._stopped:
             self._wait()
             news = self._guarded(self._take)

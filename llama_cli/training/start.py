@@ -12,6 +12,7 @@ from pathlib import Path
 from llama_cli.errors import LlamaError, NotReadyError
 from llama_cli.model.config import SIZES, ModelConfig
 from llama_cli.model.formats import open_source
+from llama_cli.model.formats.loading import pour
 from llama_cli.model.formats.source import Source
 from llama_cli.model.weights import MODEL, find_checkpoint
 from llama_cli.training.checkpoint import first_damaged
@@ -83,7 +84,7 @@ class Start:
                 f"{directory / wrong} is damaged", hint="llama train --from ANOTHER"
             )
         weights = (each for each in trainer.slices() if not each.name.startswith(MOMENTS))
-        self.source.pour(weights)
+        pour(self.source, weights)
 
 
 def nearest_size(config: ModelConfig) -> str:

@@ -22,22 +22,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from llama_cli.evaluation.data import Data
 from llama_cli.evaluation.models.answering import Answering
 from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.render import Setting, render
 from llama_cli.evaluation.request import Request, Response
 from llama_cli.evaluation.tasks import TASKS
+from llama_cli.inference.backend import open_network
 from llama_cli.inference.engine import Engine
 from llama_cli.model.formats import open_source
-from llama_cli.model.formats.source import load
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.exported import exported
 from tests.bench.bench_generate import stories
 from tests.bench.run import Row
 from tests.shell import ROOT, SHARED
+from tests.tiny import run_on
 
 DATA = SHARED / "data" / "eval"
 RANKED = ("boolq", "piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
@@ -57,7 +56,7 @@ def rows() -> Iterator[Row]:
         lacking = "LLAMA_BENCH_PEER" if DATA.exists() else str(DATA)
         yield Row("evaluation", "not measured", f"no {lacking}", None)
         return
-    torch.set_num_threads(1)
+    run_on(1)
     sets = {name: asked(name, MANY if name == "arc_easy" else FEW) for name in RANKED}
     sets |= {"mmlu": mmlu(), "nq_open": asked("nq_open", QUESTIONS, shots=64)}
     with TemporaryDirectory() as directory:
@@ -188,7 +187,7 @@ def make_model(directory: Path) -> None:
 
 def open_engine(directory: Path) -> Engine:
     """Open it as `llama eval` does."""
-    return Engine(load(open_source(directory), columns=True), Tokenizer.load())
+    return Engine(open_network(open_source(directory)), Tokenizer.load())
 
 
 def run_peer(python: str, folder: Path, sets: Mapping[str, Sequence[Request]]) -> Found:

@@ -18,9 +18,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from llama_cli.model.config import ModelConfig
+from llama_cli.model.config import ModelConfig, parameter_shapes
 from llama_cli.model.formats.ours import save_config
-from llama_cli.model.formats.source import parameter_shapes
 from llama_cli.model.safetensors import write_safetensors
 from llama_cli.tokenizer.bpe import Tokenizer
 from tests.bench.run import Row
@@ -65,7 +64,7 @@ def _model(directory: Path) -> None:
     torch.manual_seed(0)
     path = directory / "model.safetensors"
     shapes = parameter_shapes(CONFIG)
-    kinds = {name: (shape, torch.bfloat16) for name, shape in shapes.items()}
+    kinds = {name: (shape, "BF16") for name, shape in shapes.items()}
     write_safetensors(
         path, kinds, (torch.randn(shape).bfloat16() / 50 for shape in shapes.values())
     )

@@ -26,12 +26,13 @@ import sentencepiece
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_cli.inference.backend import open_network
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.model.formats import open_source
-from llama_cli.model.formats.source import load
 from llama_cli.records import Prompt
 from llama_cli.tokenizer.bpe import Tokenizer
 from tests.bench.run import Row
+from tests.tiny import run_on
 
 ROUNDS, TOKENS, MANY = 5, 200, 32
 TEXT = "Once upon a time there was a"
@@ -39,7 +40,7 @@ TEXT = "Once upon a time there was a"
 
 def rows() -> Iterator[Row]:
     """Measure transformers with a row, and ours with one and with many, in fp32 and int8."""
-    torch.set_num_threads(1)
+    run_on(1)
     with TemporaryDirectory() as directory:
         peer = stories(Path(directory))
         native = _by_llama_cpp(Path(directory))
@@ -105,7 +106,7 @@ def _by_llama_cpp(directory: Path) -> dict[str, tuple[float, list[int]]]:
     if not python:
         return {}
     source, tokenizer = open_source(directory), Tokenizer.load()
-    numpy.savez(directory / "weights.npz", **{k: x.numpy() for k, x in source.tensors()})
+    numpy.savez(directory / "weights.npz", **{k: source.array(k) for k in source.entries})
     pieces = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     about = {
         "config": source.config.to_params()
@@ -135,8 +136,7 @@ def _kind(pieces: sentencepiece.SentencePieceProcessor, token: int) -> int:
 
 
 def _engine(directory: Path, *, quantize: bool) -> Engine:
-    model = load(open_source(directory), columns=True)
-    return Engine(model, Tokenizer.load(), quantize=quantize)
+    return Engine(open_network(open_source(directory), quantize=quantize), Tokenizer.load())
 
 
 def _by_peer(model: LlamaForCausalLM, prompt: torch.Tensor) -> list[int]:

@@ -26,14 +26,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.model.weights import TOKENIZER, save_weights
 from llama_cli.records import Prompt
 from tests.shell import ROOT
-from tests.tiny import CONFIG, tiny_tokenizer
+from tests.tiny import CONFIG, run_on, tiny_tokenizer
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: "
 WORDS = ("cat", "table", "garden", "river", "question", "answer", "bottle", "window")
@@ -52,7 +51,7 @@ class Result:
 
 def model(context: int) -> Transformer:
     """Draw a tiny model with a long context."""
-    torch.set_num_threads(1)  # as the server; attention on two adds in another order
+    run_on(1)  # as the server; attention on two adds in another order
     made = Transformer(replace(CONFIG, vocab_size=tiny_tokenizer().vocab_size, context=context))
     init_weights(made, 0)
     for weight in made.parameters():
@@ -217,7 +216,7 @@ def main() -> int:
         made = model(options.tokens + 64)
         save_weights(made, directory)
         (directory / TOKENIZER).write_bytes(tiny_tokenizer().model)
-        answers = expected(Engine(made, tiny_tokenizer()), 64, options.tokens)
+        answers = expected(Engine(take_over(made), tiny_tokenizer()), 64, options.tokens)
         command = [sys.executable, "-m", "llama_cli", "generate", "--model", str(directory)]
         command += ["--serve", "0", "--threads", "1", "--max-waiting", "1000"]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama_cli.evaluation.request import Request
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine
 from tests.endpoint import Endpoint, serving
 from tests.shell import ROOT, sh
@@ -105,7 +106,7 @@ def test_two_processes_write_what_one_does(here: Path) -> None:
 
 def test_an_endpoint_is_asked_with_the_token_of_a_file_and_without_torch(here: Path) -> None:
     (here / "token").write_text("secret\n")
-    engine = Engine(tiny_model(), tiny_tokenizer())
+    engine = Engine(take_over(tiny_model()), tiny_tokenizer())
     with serving(Endpoint(engine, token="secret")) as endpoint:
         options = f"--model {endpoint.url} --model-name tiny --token-file token requests.jsonl"
         done = sh(f"llama eval answer {options}", here, env={"PYTHONPROFILEIMPORTTIME": "1"})

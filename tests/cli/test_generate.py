@@ -4,10 +4,12 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.inference.openai import read_call
 from llama_cli.records import Prompt
@@ -26,7 +28,7 @@ def here(tmp_path_factory) -> Path:
 
 def said(name: str, prompt: str, settings: Settings) -> str:
     """Complete in this process what `llama` completes in its own."""
-    engine = Engine(tiny_model(), tiny_tokenizer())
+    engine = Engine(take_over(tiny_model()), tiny_tokenizer())
     return next(engine.generate([Prompt(name, prompt)], settings)).completion
 
 
@@ -46,6 +48,18 @@ def test_ids_and_order_are_kept_and_lines_without_one_are_numbered(here):
     ]
     assert all(each["finish"] == "length" and len(each["tokens"]) == 3 for each in found)
     assert done.stderr.startswith("llama generate: the model is runs/first/checkpoint-0000001\n")
+
+
+@pytest.mark.parametrize("options", ["", "--quantize int8", "--dtype bf16", "--logprobs 2"])
+def test_a_cpu_completes_without_pytorch_which_takes_a_second_to_import(
+    here: Path, options: str
+) -> None:
+    code = "import sys; from llama_cli.cli import main; "
+    code += f"main(['generate', '--prompt', 'The cat', *{options.split()}], standalone_mode=False);"
+    code += "sys.exit('torch' in sys.modules)"
+    (here / "p.py").write_text(code)
+    done = sh(f"{sys.executable} p.py", here)
+    assert (done.returncode, len(completions(done.stdout))) == (0, 1)
 
 
 def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here):

@@ -20,6 +20,7 @@ from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.models.openai import OpenAI
 from llama_cli.evaluation.models.store import Store
 from llama_cli.evaluation.request import Request, Response
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.records import Prompt
 from tests.endpoint import Endpoint, serving
@@ -30,7 +31,7 @@ NOUNS = ("cat", "table", "garden", "river")
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
+    return Engine(take_over(tiny_model()), tiny_tokenizer())
 
 
 @pytest.fixture

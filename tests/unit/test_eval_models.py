@@ -20,6 +20,7 @@ from llama_cli.evaluation.models.identity import weights_digest
 from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.models.store import Store, digest
 from llama_cli.evaluation.request import Request, Response
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.inference.likelihood import Likelihood
 from llama_cli.model.formats import open_source
@@ -32,7 +33,7 @@ NOUNS = ("cat", "table", "garden", "river", "question", "answer", "bottle", "win
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
+    return Engine(take_over(tiny_model()), tiny_tokenizer())
 
 
 def score(number: int, *pairs: tuple[str, str]) -> Request:

@@ -16,6 +16,7 @@ from llama_cli.evaluation.models.local import Local
 from llama_cli.evaluation.render import Setting, render
 from llama_cli.evaluation.request import Request
 from llama_cli.evaluation.tasks import TASKS
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine
 from llama_cli.records import Document
 from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
@@ -29,7 +30,7 @@ def local(engine: Engine, **options: Any) -> Answering[Any]:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
+    return Engine(take_over(tiny_model()), tiny_tokenizer())
 
 
 # -- tokens --
@@ -152,7 +153,7 @@ def test_a_uniform_model_spends_log2_of_its_pieces_a_token():
     text = "The cat opens the table. " * 20  # longer than the context
     data = Data(read=lambda: [Document("a", text, "files"), Document("b", "é", "files")])
     asked = render(BITS, data, Setting())
-    long, short = grade(local(Engine(model, tiny_tokenizer()), batch=2)(asked))
+    long, short = grade(local(Engine(take_over(model), tiny_tokenizer()), batch=2)(asked))
     assert long.meta["tokens"] == len(tiny_tokenizer().encode(text, bos=False)) > CONFIG.context
     bits = long.meta["tokens"] * math.log2(CONFIG.vocab_size)
     assert long.values["bits"] == pytest.approx(bits, rel=1e-5)

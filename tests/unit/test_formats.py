@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.dtypes import DTYPES, DType, as_array, converted, torch_dtype, widened
 from llama_cli.model.formats import KINDS, Kind, hugging_face, kind_of, meta, open_source, write
-from llama_cli.model.formats.source import load
-from llama_cli.model.safetensors import write_safetensors
-from llama_cli.model.stored import Slice
+from llama_cli.model.formats.loading import load, pour
+from llama_cli.model.stored import Slice, save_tensors
 from llama_cli.model.transformer import Transformer
 from llama_cli.model.weights import find_checkpoint, load_model, save_weights
 from tests.unit.formats import (
@@ -53,12 +54,12 @@ def their_logits(path: Path) -> torch.Tensor:
     return found
 
 
-def lies_in_file(tensor: torch.Tensor) -> bool:
+def lies_in_file(array: np.ndarray) -> bool:
     for line in Path("/proc/self/maps").read_text().splitlines():
         start, end = (int(address, 16) for address in line.split()[0].split("-"))
-        if start <= tensor.data_ptr() < end:
+        if start <= array.ctypes.data < end:
             return line.endswith((".safetensors", ".pth"))
-    raise AssertionError("a tensor in no memory")
+    raise AssertionError("an array in no memory")
 
 
 # -- Hugging Face --
@@ -134,9 +135,7 @@ def test_a_head_that_a_tied_model_keeps_as_well_is_passed_over(tmp_path: Path) -
     state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
     state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
     path.unlink()  # it is mapped into memory
-    write_safetensors(
-        path, {k: (tuple(x.shape), x.dtype) for k, x in state.items()}, state.values()
-    )
+    save_tensors(state, path)
     with torch.no_grad():
         assert (load_model(tmp_path)(tokens()) - other(tokens()).logits).abs().max() < 1e-4
 
@@ -256,11 +255,23 @@ def test_what_lies_whole_in_a_file_is_used_where_it_lies(
 ) -> None:
     config = replace(PLAIN, **LATER[later])
     source = open_source(exported(kind, ours(tmp_path / "c", config), tmp_path / "x"))
-    assert same(load(source, mapped=True), model(config))
-    assert same(load(source, mapped=True, dtype=torch.bfloat16), model(config).to(torch.bfloat16))
-    layer = load(source, mapped=True).layers[1].attention
-    assert lies_in_file(layer.wo.weight)
-    assert lies_in_file(layer.wq.weight) == (kind != "hf")  # whose rows are in another order
+    for name, weight in model(config).named_parameters():
+        assert np.array_equal(source.array(name), weight.detach())
+    assert lies_in_file(source.array("layers.1.attention.wo.weight"))
+    turned = kind == "hf"  # whose rows are in another order
+    assert lies_in_file(source.array("layers.1.attention.wq.weight")) != turned
+
+
+@pytest.mark.parametrize("kept", DTYPES)
+@pytest.mark.parametrize("wanted", [name for name in DTYPES if name != "F64"])
+def test_arrays_are_rounded_as_pytorch_rounds(kept: DType, wanted: DType) -> None:
+    numbers = torch.randn(40, 50, generator=torch.Generator().manual_seed(0)).double() * 1e3
+    odd = [0.0, -0.0, 1e-45, 65519.9, 65520, 3.4e38, torch.inf, -torch.inf, torch.nan, 1 + 2**-8]
+    numbers[0, : len(odd)] = torch.tensor(odd, dtype=torch.float64)
+    tensor = numbers.to(torch_dtype(kept))
+    right = tensor.float().to(torch_dtype(wanted))
+    found = converted(as_array(tensor), wanted)
+    assert np.array_equal(widened(found), right.float(), equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -271,7 +282,7 @@ def test_any_rectangle_of_a_tensor_can_be_asked_for(tmp_path: Path, kind: Kind) 
         part = Slice(
             name, (128, 128), (3, 7), torch.empty(18, 50)
         )  # neither begins nor ends a head
-        source.pour([part])
+        pour(source, [part])
         assert torch.equal(part.tensor, right[name][3:21, 7:57])
 
 

@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from llama_cli.errors import LlamaError
-from llama_cli.inference.cache import BLOCK
+from llama_cli.inference.alike import BLOCK
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.inference.likelihood import Pair
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt, Timings
-from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
+from tests.tiny import CONFIG, run_on, tiny_model, tiny_tokenizer
 
 GREEDY = Settings(max_tokens=12, temperature=0)
 TEXTS = ["The cat", "The cat opens the river. The", "", "Ünï 12", "The table holds the"]
 
 
-def made(backend: str = "kernel", **changes: bool) -> Engine:
+def made(backend: str = "kernel", model: Transformer | None = None, **how: bool) -> Engine:
     """Run the tiny model by the processor's kernel, or by PyTorch as where there is none."""
-    if backend == "kernel":
-        return Engine(tiny_model(), tiny_tokenizer(), **changes)
-    with patch("llama_cli.kernels.host.available", return_value=False):
-        return Engine(tiny_model(), tiny_tokenizer(), **changes)
+    model = model or tiny_model()
+    with patch("llama_cli.kernels.host.available", return_value=backend == "kernel"):
+        return Engine(take_over(model, **how), tiny_tokenizer())
 
 
 @pytest.fixture(scope="module", params=["kernel", "pytorch"])
@@ -48,7 +48,7 @@ def by_full_passes(engine: Engine, ids: list[int], count: int) -> list[int]:
     ids = list(ids)
     with torch.inference_mode():
         for _ in range(count):
-            ids.append(int(engine.model(torch.tensor([ids]))[0, -1].argmax()))
+            ids.append(int(tiny_model()(torch.tensor([ids]))[0, -1].argmax()))
     return ids[-count:]
 
 
@@ -70,7 +70,7 @@ def naming(engine: Engine, *pieces: int) -> Engine:
                 model.tok_embeddings.weight[before] = 0.0
                 model.tok_embeddings.weight[before, axis] = 1.0
             model.output.weight[after, axis] = 10.0
-    return Engine(model, engine.tokenizer)
+    return Engine(take_over(model), engine.tokenizer)
 
 
 def test_the_cache_gives_what_a_full_pass_gives(engine):
@@ -104,7 +104,7 @@ def test_logprobs_are_those_of_the_model_at_temperature_one(engine):
     completion = complete(engine, GREEDY, ["The cat"])[0]
     ids = engine.tokenizer.encode("The cat")
     with torch.inference_mode():
-        logits = engine.model(torch.tensor([ids]))[0, -1]
+        logits = tiny_model()(torch.tensor([ids]))[0, -1]
     assert completion.logprobs[0] == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_settings_that_cannot_be_are_refused(wrong):
 def test_a_tokenizer_of_another_size_is_refused(pieces):
     model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=pieces))
     with pytest.raises(ValueError, match=f"the model has {pieces:,} pieces, its tokenizer 400"):
-        Engine(model, tiny_tokenizer())
+        Engine(take_over(model), tiny_tokenizer())
 
 
 def test_pieces_that_no_tokenizer_has_are_never_said():
@@ -204,21 +204,23 @@ def test_pieces_that_no_tokenizer_has_are_never_said():
     with torch.no_grad():
         model.output.weight[400:].fill_(9)  # and its negative: the likeliest, half of the time
         model.output.weight[432:].neg_()
-    said = complete(Engine(model, tiny_tokenizer()), GREEDY)
+    said = complete(Engine(take_over(model), tiny_tokenizer()), GREEDY)
     assert all(token < 400 for each in said for token in each.tokens)
     assert all(logprob <= 0 for each in said for logprob in each.logprobs)
 
 
-def test_an_engine_changes_no_weight(engine):
-    plain = tiny_model()
-    for one, other in zip(plain.parameters(), engine.model.parameters(), strict=True):
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
+def test_taking_a_model_over_changes_no_weight(backend: str) -> None:
+    model = tiny_model()
+    complete(made(backend, model), GREEDY)
+    for one, other in zip(tiny_model().parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine):
     context, continuation = [1, 50, 60], [70, 80]
     with torch.inference_mode():
-        logp = engine.model(torch.tensor([context + continuation])).log_softmax(-1)[0]
+        logp = tiny_model()(torch.tensor([context + continuation])).log_softmax(-1)[0]
     expected = float(logp[2, 70] + logp[3, 80])
     assert engine.loglikelihood([(context, continuation)]) == pytest.approx([expected], abs=1e-4)
 
@@ -331,9 +333,9 @@ MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
 @pytest.fixture(params=[1, 2])
 def threads(request) -> Iterator[int]:
     tiny_model()  # which sets them
-    torch.set_num_threads(request.param)
+    run_on(request.param)
     yield request.param
-    torch.set_num_threads(1)
+    run_on(1)
 
 
 @pytest.mark.parametrize("backend", ["kernel", "pytorch"])
@@ -343,7 +345,7 @@ def test_a_completion_is_the_same_bits_in_any_company(
     backend: str, quantize: bool, temperature: float, threads: int
 ) -> None:
     engine = made(backend, quantize=quantize)
-    torch.set_num_threads(threads)
+    run_on(threads)
     alone = ends(engine, MIXED, temperature=temperature, batch=1, ahead=1)
     for batch in (2, 3, 16):
         assert ends(engine, MIXED, temperature=temperature, batch=batch) == alone
@@ -362,11 +364,11 @@ def test_a_completion_is_the_same_bits_on_any_number_of_threads(
     found = []
     for threads in (1, 2, 5):
         engine = made(backend, quantize=quantize, deterministic=True)
-        torch.set_num_threads(threads)
+        run_on(threads)
         try:
             found.append(ends(engine, MIXED))
         finally:
-            torch.set_num_threads(1)
+            run_on(1)
     assert found[0] == found[1] == found[2]
 
 
@@ -460,7 +462,7 @@ def test_a_spare_piece_of_the_model_is_no_alternative() -> None:
     model = Transformer(replace(tiny_model().config, vocab_size=408))
     init_weights(model, 0)
     made = next(
-        Engine(model, tiny_tokenizer()).generate(
+        Engine(take_over(model), tiny_tokenizer()).generate(
             prompts(["The cat"]), Settings(max_tokens=1, echo=True, logprobs=408)
         )
     )
@@ -480,7 +482,7 @@ def test_a_model_that_gives_no_numbers_is_told(
     with patch("llama_cli.kernels.host.available", return_value=backend == "kernel"):
         model = tiny_model()
         model.norm.weight.data[3] = number
-        engine = Engine(model, tiny_tokenizer())
+        engine = Engine(take_over(model), tiny_tokenizer())
         with pytest.raises(LlamaError, match="prompt '0': the model gives no numbers"):
             complete(engine, settings)
 
@@ -503,7 +505,9 @@ def test_a_stop_string_may_begin_and_end_within_tokens(engine, text: str) -> Non
 
 
 def test_weights_in_eight_bits_think_nearly_the_same() -> None:
-    plain, eight = (Engine(tiny_model(), tiny_tokenizer(), quantize=q) for q in (False, True))
+    plain, eight = (
+        Engine(take_over(tiny_model(), quantize=q), tiny_tokenizer()) for q in (False, True)
+    )
     settings = Settings(max_tokens=0, echo=True)
     one, other = (next(e.generate([Prompt("x", TEXTS[1])], settings)) for e in (plain, eight))
     assert other.logprobs == pytest.approx(one.logprobs, abs=0.5)
@@ -512,6 +516,6 @@ def test_weights_in_eight_bits_think_nearly_the_same() -> None:
 
 def test_the_clock_is_asked_for_timings_only() -> None:
     ticks = iter(range(1000))
-    engine = Engine(tiny_model(), tiny_tokenizer(), clock=lambda: float(next(ticks)))
+    engine = Engine(take_over(tiny_model()), tiny_tokenizer(), clock=lambda: float(next(ticks)))
     made = next(engine.generate(prompts(["The"]), Settings(max_tokens=3)))
     assert made.timings == Timings(first_token=1.0, seconds=3.0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from llama_cli.inference.alike import BLOCK, alike
 from llama_cli.inference.backend import Piece
-from llama_cli.inference.cache import BLOCK, Cache, alike
+from llama_cli.inference.cache import Cache
 from llama_cli.inference.network import Network
 from llama_cli.inference.products import dense, int8, laid_out, widened
 from llama_cli.model.transformer import Transformer, init_weights
@@ -33,7 +36,7 @@ def run(network: Network, steps: list[int]) -> Tensor:
         ids = IDS[0, at : at + count].tolist()
         found.append(network.states(ids, [Piece(1, at, count)], cache)[:count])
         at += count
-    return network.logits(torch.cat(found))
+    return torch.from_numpy(network.logits(torch.cat(found)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"kv_heads": 1}, {"tied": True}, {"layers": 1}])
@@ -110,3 +113,12 @@ def test_beginnings_are_alike_in_whole_blocks() -> None:
     assert alike(ids, ids[: 2 * BLOCK + 5]) == 2 * BLOCK
     assert alike(ids, [*ids[: 2 * BLOCK - 1], 9999]) == BLOCK
     assert alike(ids, [9999, *ids[1:]]) == 0
+
+
+def test_the_first_of_the_largest_is_taken_and_nothing_fails_on_nan() -> None:
+    network = Network(made())
+    rows = np.array([[1.0, 3.0, 3.0], [2.0, 0.0, 2.0], [np.nan] * 3], np.float32)
+    best, total = network.summary(rows)
+    assert best == [1, 0, 0]
+    assert total[0] == pytest.approx(math.log(math.e + 2 * math.e**3))
+    assert np.isnan(total[2])

@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from llama_cli.commands._model import newest_checkpoint, pick_device
+from llama_cli.commands._model import load_engine, newest_checkpoint, pick_device
 from llama_cli.errors import NotReadyError, UsageError
+from llama_cli.kernels import host
+from llama_cli.model.formats import open_source
 from tests.tiny import tiny_checkpoint
 
 
@@ -41,6 +44,7 @@ def test_no_checkpoint_says_what_makes_one(tmp_path, runs):
 @pytest.fixture
 def gpus(monkeypatch):
     """Pretend that there are so many."""
+    monkeypatch.setattr("llama_cli.commands._model.DRIVERS", ("/dev/null",))
 
     def pretend(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -80,3 +84,22 @@ def test_each_gpu_that_is_there_has_a_number(gpus):
 def test_a_device_of_no_kind_is_an_error(name):
     with pytest.raises(UsageError, match=f"no device '{name}'"):
         pick_device(name, "eval")
+
+
+def test_pytorch_is_not_asked_for_gpus_where_no_driver_is(gpus, monkeypatch):
+    gpus(1)
+    monkeypatch.setattr("llama_cli.commands._model.DRIVERS", ("/dev/no-such-driver",))
+    assert pick_device("auto", "eval") == "cpu"
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_kernel_that_is_not_there_is_said_with_what_helps(tmp_path, monkeypatch, missing):
+    if missing:
+        why = NotReadyError("not built", hint="build it")
+        monkeypatch.setattr(host, "lacking", lambda: why)
+    run = Mock()
+    load_engine(run, open_source(tiny_checkpoint(tmp_path / "model")), "cpu")
+    assert [call.args[0] for call in run.say.call_args_list] == missing * [
+        "processor kernel not built; PyTorch runs the model, several times slower",
+        "  try: build it",
+    ]

@@ -7,6 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.inference.rows import Row, rows_of, whole_text
@@ -59,7 +60,7 @@ def test_a_prompt_given_as_ids_is_taken_as_it_is():
 
 
 def test_rows_that_are_dropped_leave_the_others_as_they_are():
-    engine = Engine(tiny_model(), TOKENIZER)
+    engine = Engine(take_over(tiny_model()), TOKENIZER)
     texts = ["The cat", "The river opens", "A", "The table"]
     batch = Batch(engine.network, TOKENIZER, size=2)
     rows = [row_of(text, max_tokens=12) for text in texts]

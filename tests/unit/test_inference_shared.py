@@ -16,7 +16,7 @@ from llama_cli.inference.engine import Engine, Settings
 from llama_cli.inference.network import Network
 from llama_cli.inference.shared import Group, Leader, follow
 from llama_cli.model.formats import open_source
-from llama_cli.model.formats.source import load
+from llama_cli.model.formats.loading import load
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.model.weights import save_weights
 from llama_cli.records import Prompt
@@ -53,7 +53,7 @@ def rank_of(rank: int, port: int, directory: Path) -> None:
             follow(network, group)
         else:
             leader = Leader(network, group)
-            made[name] = found(Engine(model, tiny_tokenizer(), network=leader))
+            made[name] = found(Engine(leader, tiny_tokenizer()))
             leader.end()
     if not rank:
         torch.save(made, directory / "found.pt")
@@ -84,7 +84,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_what_one_gives(directory: Path, name: str) -> None:
     together = torch.load(directory / "found.pt")[name]
     model = load(open_source(directory / name))
-    alone = found(Engine(model, tiny_tokenizer(), network=Network(model.eval())))
+    alone = found(Engine(Network(model.eval()), tiny_tokenizer()))
     assert together["tokens"] == alone["tokens"]
     assert together["logprobs"] == pytest.approx(alone["logprobs"], abs=1e-4)
     assert together["scores"] == pytest.approx(alone["scores"], abs=1e-4)

@@ -6,17 +6,16 @@ from collections import Counter
 from dataclasses import replace
 from unittest import mock
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llama_cli.inference import pages
-from llama_cli.inference.backend import Piece
-from llama_cli.inference.host import HostNetwork
+from llama_cli.inference.backend import Piece, take_over
 from llama_cli.inference.pages import Pages
-from llama_cli.kernels.host import PAGE
+from llama_cli.kernels.host import PAGE, address
 from tests.unit.test_host import IDS, ODD, made
 
 SMALL = replace(ODD, layers=1)
@@ -42,9 +41,9 @@ class Rows(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.small.stop()
 
-    def page_of(self, slot: int, place: int) -> torch.Tensor:
+    def page_of(self, slot: int, place: int) -> np.ndarray:
         page = self.pages._own[slot][place // PAGE]
-        assert self.pages.table_SP[slot, place // PAGE] == self.pages._at[page].data_ptr()
+        assert self.pages.table_SP[slot, place // PAGE] == address(self.pages._at[page])
         return self.pages._at[page]
 
     @rule(slot=slots, start=lengths, count=lengths)
@@ -99,7 +98,7 @@ def test_states_of_rows_that_share_are_the_bits_of_rows_that_do_not(
     steps: list[tuple[int, int, int, int]],
 ) -> None:
     """Each step takes the beginning of one row for another, which goes on its own way."""
-    network, rows = HostNetwork(made(SMALL)), [[] for _ in range(SLOTS)]
+    network, rows = take_over(made(SMALL)), [[] for _ in range(SLOTS)]
     shared = network.cache()
     shared.grow(SLOTS, LENGTH)
     for number, (source, to, begin, count) in enumerate(steps):
@@ -111,7 +110,7 @@ def test_states_of_rows_that_share_are_the_bits_of_rows_that_do_not(
         alone = network.cache()
         alone.grow(1, LENGTH)
         wanted = network.states(rows[to], [Piece(0, 0, len(rows[to]))], alone)
-        assert torch.equal(found, wanted[start:])
+        assert np.array_equal(found, wanted[start:])
 
 
 def test_memory_that_is_not_there_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,4 +121,4 @@ def test_memory_that_is_not_there_is_asked_for_again(monkeypatch: pytest.MonkeyP
         with pytest.raises(MemoryError):
             held.fill(0, 0, 20)
     held.fill(0, 0, 20)
-    assert held.table_SP[0, :2].tolist() == [each.data_ptr() for each in held._at[:2]]
+    assert held.table_SP[0, :2].tolist() == [*map(address, held._at[:2])]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.records import Completion, Prompt
 from tests.serving import MODEL, Running, serving
@@ -19,7 +20,7 @@ TOKENIZER = tiny_tokenizer()
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(tiny_model(), TOKENIZER)
+    return Engine(take_over(tiny_model()), TOKENIZER)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.records import Prompt
 from llama_cli.tokenizer.exported import exported
@@ -41,7 +42,7 @@ def test_the_harness_gets_the_likelihoods_of_the_engine(tokenizer, monkeypatch, 
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    engine = Engine(tiny_model(), tiny_tokenizer())
+    engine = Engine(take_over(tiny_model()), tiny_tokenizer())
     with serving(engine=engine) as server:
         model = LocalCompletionsAPI(
             model=MODEL,

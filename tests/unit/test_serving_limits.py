@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_cli.errors import LlamaError
+from llama_cli.inference.backend import take_over
 from llama_cli.inference.batch import Batch
 from llama_cli.inference.engine import Engine
 from llama_cli.serving import calls, exchange
@@ -321,7 +322,7 @@ def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(monkeyp
 
 
 def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_left_over():
-    engine = Engine(load.model(context=80), tiny_tokenizer())
+    engine = Engine(take_over(load.model(context=80)), tiny_tokenizer())
     answers = load.expected(engine, 16, 40)
     with serving(engine=engine, batch=8) as server:
         files = len(list(Path("/proc/self/fd").iterdir()))

@@ -17,15 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cli.errors import NotReadyError
-from llama_cli.model.config import ModelConfig
-from llama_cli.model.formats.source import EMBEDDING, HEAD, TOKENIZER, Source
+from llama_cli.model.config import EMBEDDING, HEAD, NORM, ModelConfig
+from llama_cli.model.dtypes import NAMES as TORCH_NAMES
+from llama_cli.model.dtypes import Array
+from llama_cli.model.formats.source import TOKENIZER, Source
+from llama_cli.model.parts import Parts, Read, Rectangle, Where, let_go
 from llama_cli.model.safetensors import Kind, size_of, write_safetensors
-from llama_cli.model.stored import Parts, Read, Rectangle, Where
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,7 +37,7 @@ LIMIT = 5 * 10**9  # bytes of a file; transformers' own for years
 
 NAMES = {
     EMBEDDING: "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
+    NORM: "model.norm.weight",
     HEAD: "lm_head.weight",
 }
 LAYER_NAMES = {
@@ -85,26 +88,29 @@ def our_names(layers: int, *, tied: bool) -> dict[str, str]:
     return {their_name(name): name for name in (*NAMES, *inner) if not (tied and name == HEAD)}
 
 
-def beside(rows: Tensor, head_dim: int) -> Tensor:
+Rows = TypeVar("Rows", "Tensor", Array)
+
+
+def beside(rows: Rows, head_dim: int) -> Rows:
     """Bring the two of each rotary pair together, in every head.
 
-    >>> import torch
-    >>> beside(torch.tensor([[0], [1], [2], [3]]), 4).flatten().tolist()
+    >>> import numpy as np
+    >>> beside(np.array([[0], [1], [2], [3]]), 4).flatten().tolist()
     [0, 2, 1, 3]
     """
-    parts = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])
-    return parts.transpose(1, 2).flatten(0, 2)
+    parts = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])
+    return parts.swapaxes(1, 2).reshape(rows.shape)
 
 
-def apart(rows: Tensor, head_dim: int) -> Tensor:
+def apart(rows: Rows, head_dim: int) -> Rows:
     """Take them apart again.
 
-    >>> import torch
-    >>> apart(torch.tensor([[0], [2], [1], [3]]), 4).flatten().tolist()
+    >>> import numpy as np
+    >>> apart(np.array([[0], [2], [1], [3]]), 4).flatten().tolist()
     [0, 1, 2, 3]
     """
-    parts = rows.view(-1, head_dim // 2, 2, *rows.shape[1:])
-    return parts.transpose(1, 2).flatten(0, 2)
+    parts = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
+    return parts.swapaxes(1, 2).reshape(rows.shape)
 
 
 # -- reading --
@@ -145,6 +151,15 @@ class Shard:
                 return heads[rows.start - first : rows.stop - first]
 
             yield found
+
+    def array(self, name: str) -> Array:
+        """Give what it holds of a tensor: where it lies, unless its rows are to be turned."""
+        lies = self._file.array(self._theirs[name])
+        if not name.endswith(TURNED):
+            return lies
+        turned = beside(lies, self._head_dim)
+        let_go(lies)
+        return turned
 
 
 def open_source(directory: Path) -> Source:
@@ -268,22 +283,24 @@ def write(source: Source, directory: Path, *, limit: int = LIMIT) -> None:
     Raises:
         OSError: it cannot be written, as when the disk is full.
     """
+    from llama_cli.model.formats.loading import tensors  # and with it PyTorch
+
     parts = _parts(source.entries, limit)
     head_dim = source.config.head_dim
     weight_map: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         name = SINGLE if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-        tensors = (
+        turned = (
             apart(tensor, head_dim) if mine.endswith(TURNED) else tensor
-            for mine, tensor in source.tensors(part)
+            for mine, tensor in tensors(source, part)
         )
         theirs = {their_name(mine): entry for mine, entry in part.items()}
-        write_safetensors(directory / name, theirs, tensors)
+        write_safetensors(directory / name, theirs, turned)
         weight_map |= dict.fromkeys(theirs, name)
     if len(parts) > 1:
         total = sum(map(size_of, source.entries.values()))
         _put(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    dtype = str(source.dtypes[EMBEDDING]).removeprefix("torch.")
+    dtype = TORCH_NAMES[source.dtypes[EMBEDDING]]
     _put(directory / CONFIG, to_config(source.config, dtype))
     _put(directory / GENERATION, {"bos_token_id": 1, "eos_token_id": 2})
 

@@ -19,19 +19,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from itertools import product, starmap
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from llama_cli.errors import NotReadyError, UsageError, naming
 from llama_cli.model import split
-from llama_cli.model.config import ModelConfig, swiglu_hidden
-from llama_cli.model.formats.source import EMBEDDING, HEAD, TOKENIZER, Source
-from llama_cli.model.safetensors import DTYPES, Kind
-from llama_cli.model.stored import Read, Rectangle, Slice
+from llama_cli.model.config import EMBEDDING, HEAD, ModelConfig, swiglu_hidden
+from llama_cli.model.dtypes import Array, DType, as_array, named, torch_dtype
+from llama_cli.model.formats.source import TOKENIZER, Source
+from llama_cli.model.parts import Read, Rectangle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llama_cli.model.safetensors import Kind
+    from llama_cli.model.stored import Slice
 
 PARAMS, PATTERN = "params.json", "consolidated.*.pth"
 CONTEXT = "context.json"  # ours: Meta's params do not say how long a context was trained on
@@ -39,6 +43,8 @@ NUMBERED = re.compile(r"consolidated\.(\d\d)\.pth")
 SPLIT = {**split.SPLIT, EMBEDDING.partition(".")[0]: 1}
 PASSED_OVER = "rope.freqs"  # which follow from params.json
 REFUSED = ("use_scaled_rope", "quantization_args", "lora_args")  # of Llama 3.1 and later
+
+Found = tuple[tuple[int, ...], DType | None]  # a shape, and a dtype if weights may be in it
 
 MULTIPLES = (256, 4096, 2048, 1024, 512, 128, 64, 32, 16, 8, 4, 2, 1)  # the releases' first
 PLAIN_THETA = 10_000.0
@@ -69,6 +75,16 @@ class Shard:
         tensors = read_tensors(self.path)
         yield lambda name, where: tensors[name][where]
 
+    def array(self, name: str) -> Array:
+        """Give what it holds of a tensor, where it lies."""
+        lies = as_array(self._tensors[name])
+        lies.flags.writeable = False
+        return lies
+
+    @cached_property
+    def _tensors(self) -> Mapping[str, Tensor]:
+        return read_tensors(self.path)
+
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Map a file into memory; nothing of it is run, and little of it read yet.
@@ -76,6 +92,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         NotReadyError: it is cut short, holds something else than tensors, or is of another kind.
     """
+    import torch  # whose pickles they are
+
     try:
         found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except OSError:
@@ -99,7 +117,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _is_named_tensor(name: object, held: object) -> bool:
     """Tell whether it is a matrix or a vector with all its numbers, as weights are."""
-    return isinstance(name, str) and isinstance(held, Tensor) and held.layout == torch.strided
+    from torch import Tensor, strided
+
+    return isinstance(name, str) and isinstance(held, Tensor) and held.layout == strided
 
 
 def open_source(directory: Path) -> Source:
@@ -161,11 +181,11 @@ def _missing(directory: Path, number: int) -> NotReadyError:
     return NotReadyError(f"{path} is missing", hint=_again(path))
 
 
-def _entries(tensors: Mapping[str, Tensor]) -> dict[str, Kind]:
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+def _entries(tensors: Mapping[str, Tensor]) -> dict[str, Found]:
+    return {name: (tuple(tensor.shape), named(tensor.dtype)) for name, tensor in tensors.items()}
 
 
-def _config(about: Path, found: Sequence[Mapping[str, Kind]]) -> ModelConfig:
+def _config(about: Path, found: Sequence[Mapping[str, Found]]) -> ModelConfig:
     """Read params.json; the vocabulary, which it may leave to the tokenizer, is the embedding's."""
     params = json.loads(about.read_text(encoding="utf-8"))
     for field in REFUSED:
@@ -188,7 +208,7 @@ def _context(about: Path, config: ModelConfig) -> int:
 
 
 def _refuse_missing(
-    directory: Path, found: Sequence[Mapping[str, Kind]], config: ModelConfig
+    directory: Path, found: Sequence[Mapping[str, Found]], config: ModelConfig
 ) -> None:
     """Say so if the last files are missing: the others then have less than all rows."""
     shape = found[0].get("layers.0.attention.wq.weight", ((config.dim,), None))[0]
@@ -197,7 +217,7 @@ def _refuse_missing(
         raise _missing(directory, len(found))
 
 
-def _place(found: Sequence[Mapping[str, Kind]], config: ModelConfig) -> list[dict[str, Rectangle]]:
+def _place(found: Sequence[Mapping[str, Found]], config: ModelConfig) -> list[dict[str, Rectangle]]:
     """Say where in the whole lies what each file has; what all have is taken from the first."""
     placed: list[dict[str, Rectangle]] = [{} for _ in found]
     for name in dict.fromkeys(name for entries in found for name in entries):
@@ -214,8 +234,7 @@ def _place(found: Sequence[Mapping[str, Kind]], config: ModelConfig) -> list[dic
             if dim is not None and all(dim < len(each[1]) for each in parts):
                 offset[dim], whole[dim] = at, sum(each[1][dim] for each in parts)
                 at += shape[dim]
-            known = dtype if dtype in DTYPES.values() else None
-            placed[n][name] = Rectangle(tuple(offset), shape, tuple(whole), known)
+            placed[n][name] = Rectangle(tuple(offset), shape, tuple(whole), dtype)
     return placed
 
 
@@ -235,15 +254,17 @@ def write(source: Source, directory: Path, *, shards: int = 1) -> None:
         UsageError: it does not divide by so many files.
         OSError: it cannot be written, as when the disk is full.
     """
+    from llama_cli.model.formats.loading import pour
+
     config, entries = source.config, source.entries
     _check(config, shards)
     for number in range(shards):
         path = directory / name_of(number)
         parts = [_part(name, entry, number, shards) for name, entry in entries.items()]
-        source.pour(parts)
+        pour(source, parts)
         if config.tied:
             head = _part(HEAD, entries[EMBEDDING], number, shards)
-            source.pour([replace(head, name=EMBEDDING)])
+            pour(source, [replace(head, name=EMBEDDING)])
             parts.append(head)
         _save({each.name: each.tensor for each in parts}, path)
     _put(directory / PARAMS, to_params(config))
@@ -251,6 +272,8 @@ def write(source: Source, directory: Path, *, shards: int = 1) -> None:
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
+    import torch
+
     with naming(str(path)), path.open("wb") as file:
         try:
             torch.save(state, file)
@@ -261,12 +284,16 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
 
 def _part(name: str, entry: Kind, number: int, shards: int) -> Slice:
     """Make room for what one of the GPUs has of a tensor."""
+    import torch
+
+    from llama_cli.model.stored import Slice
+
     (shape, dtype), dim = entry, split.split_dim(name, SPLIT)
     offset, length = [0] * len(shape), list(shape)
     if dim is not None:
         length[dim] //= shards
         offset[dim] = number * length[dim]
-    return Slice(name, shape, tuple(offset), torch.empty(length, dtype=dtype))
+    return Slice(name, shape, tuple(offset), torch.empty(length, dtype=torch_dtype(dtype)))
 
 
 def _check(config: ModelConfig, shards: int) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.formats.source import TOKENIZER, Source
+from llama_cli.model.parts import SUFFIX, Parts, files
 from llama_cli.model.safetensors import write_safetensors
-from llama_cli.model.stored import SUFFIX, Parts, files, save_tensors
-from llama_cli.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from llama_cli.model.transformer import Transformer
 
 PARAMS, MODEL = "params.json", "model"
 HINT = "llama train --run DIR, then give that DIR"
@@ -23,6 +26,8 @@ HINT = "llama train --run DIR, then give that DIR"
 
 def save_weights(model: Transformer, directory: Path) -> None:
     """Write params.json and model.safetensors into an existing directory."""
+    from llama_cli.model.stored import save_tensors
+
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
     save_tensors(state, directory / f"{MODEL}{SUFFIX}")
     save_config(model.config, directory)
@@ -86,6 +91,8 @@ def write(source: Source, directory: Path) -> None:
     Raises:
         OSError: it cannot be written, as when the disk is full.
     """
-    tensors = (tensor for _, tensor in source.tensors())
-    write_safetensors(directory / f"{MODEL}{SUFFIX}", source.entries, tensors)
+    from llama_cli.model.formats.loading import tensors
+
+    found = (tensor for _, tensor in tensors(source))
+    write_safetensors(directory / f"{MODEL}{SUFFIX}", source.entries, found)
     save_config(source.config, directory)

@@ -1,0 +1,184 @@
+"""Which tensors lie in which files, and where: whole in one, or in several that hold parts of them.
+
+    model.safetensors                  every tensor, whole
+    model-00002-of-00004.safetensors   what one rank held of them: a rectangle of each. Its place is
+                                       in the metadata, {"places": {NAME: [OFFSET, SHAPE OF WHOLE]}}
+
+The library reads and checks headers. Where a tensor's bytes are, it does not tell, and its arrays
+have no bfloat16; so they are taken from the file as it is mapped into memory (`dtypes`). PyTorch,
+which takes a second to import, is not needed for that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from safetensors import safe_open
+
+from llama_cli.errors import naming
+from llama_cli.model.dtypes import ARRAYS, BYTES, DTYPES, Array, DType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".safetensors"
+NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})\.safetensors")
+PREFIX = 8  # bytes that say how long the header is
+
+Place = tuple[tuple[int, ...], tuple[int, ...]]  # offset, and shape of the whole
+Where = tuple[slice, ...]
+Read = Callable[[str, Where], "Tensor"]  # a rectangle of what a file holds under a name
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """What a file holds of a tensor."""
+
+    offset: tuple[int, ...]  # in the whole tensor, where it begins
+    shape: tuple[int, ...]
+    whole: tuple[int, ...]  # shape of the whole tensor
+    dtype: DType | None  # None: one that no weights of ours have
+
+    @property
+    def bytes(self) -> int:
+        """Count them."""
+        return prod(self.shape) * (BYTES[self.dtype] if self.dtype else 1)
+
+    @property
+    def where(self) -> Where:
+        """Index the whole tensor for it."""
+        ends = zip(self.offset, self.shape, strict=True)
+        return tuple(slice(start, start + length) for start, length in ends)
+
+
+class File(Protocol):
+    """A file of tensors, by the names that the model has for them."""
+
+    @property
+    def path(self) -> Path:
+        """Say where it is."""
+        ...
+
+    @property
+    def held(self) -> Mapping[str, Rectangle]:
+        """Say what is in it."""
+        ...
+
+    def open(self) -> AbstractContextManager[Read]:
+        """Let it be read from; what was read is gone when it is closed."""
+        ...
+
+    def array(self, name: str) -> Array:
+        """Give what it holds of a tensor: where it lies, if it lies there as the model has it."""
+        ...
+
+
+class Parts:
+    """A safetensors file of whole tensors, or of parts of them as `stored.save_slices` writes them.
+
+    Raises, when it is looked into:
+        SafetensorError: it is cut short or no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def held(self) -> Mapping[str, Rectangle]:
+        """Say what is in it."""
+        with naming(str(self.path)), safe_open(self.path, framework="numpy") as file:
+            told = (file.metadata() or {}).get("places")
+            places: dict[str, Place] = json.loads(told) if told else {}
+            return {name: _rectangle(file, name, places.get(name)) for name in file.keys()}  # noqa: SIM118
+
+    @contextmanager
+    def open(self) -> Iterator[Read]:
+        """Let it be read from."""
+        with safe_open(self.path, framework="pt") as file:
+            yield lambda name, where: file.get_slice(name)[where]
+
+    def array(self, name: str) -> Array:
+        """Give what it holds of a tensor, where it lies."""
+        held, (mapped, starts) = self.held[name], self._mapped
+        assert held.dtype
+        dtype, count = ARRAYS[held.dtype], prod(held.shape)
+        return np.frombuffer(mapped, dtype, count, offset=starts[name]).reshape(held.shape)
+
+    @cached_property
+    def _mapped(self) -> tuple[mmap.mmap, dict[str, int]]:
+        """Map it into memory, and find where each tensor begins."""
+        with self.path.open("rb") as file:
+            length = int.from_bytes(file.read(PREFIX), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            first = PREFIX + length
+            starts = {name: first + each["data_offsets"][0] for name, each in header.items()}
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), starts
+
+
+def _rectangle(file: Any, name: str, place: Place | None) -> Rectangle:
+    held = file.get_slice(name)
+    shape, dtype = tuple(held.get_shape()), held.get_dtype()
+    offset, whole = place or ((0,) * len(shape), shape)
+    return Rectangle(tuple(offset), shape, tuple(whole), dtype if dtype in DTYPES else None)
+
+
+def let_go(array: Array) -> None:
+    """Give back the memory of an array that is not used again, if it lies in a file.
+
+    Those are not to be written to. They would keep their pages as long as the file is mapped.
+    """
+    if array.flags.writeable:
+        return
+    size, at = mmap.PAGESIZE, array.ctypes.data
+    start = -(-at // size) * size
+    length = (at + array.nbytes - start) // size * size
+    if length > 0:
+        advise = ctypes.CDLL(None).madvise
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+def files(directory: Path, stem: str, *, near: int = 1) -> list[Path]:
+    """List the files of `stem`, that numbered `near` first.
+
+    Raises:
+        FileNotFoundError: there is none, or one of several is missing.
+    """
+    single = directory / f"{stem}{SUFFIX}"
+    if single.is_file():
+        return [single]
+    counts = {
+        int(match[2])
+        for path in directory.glob(f"{stem}-*{SUFFIX}")
+        if (match := NUMBERED.fullmatch(path.name.removeprefix(stem)))
+    }
+    missing = [single]
+    for count in counts:
+        parts = [
+            directory / f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
+            for number in range(1, count + 1)
+        ]
+        missing = [path for path in parts if not path.is_file()]
+        if not missing:
+            return [*parts[near - 1 : near], *parts[: near - 1], *parts[near:]]
+    raise FileNotFoundError(None, "No such file or directory", str(missing[0]))
+
+
+def shapes(paths: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every whole tensor of our own files.
+
+    Raises:
+        SafetensorError: a file is cut short or no such file.
+    """
+    return {name: each.whole for path in paths for name, each in Parts(path).held.items()}
