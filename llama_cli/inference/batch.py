@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from llama_cli.errors import LlamaError
 from llama_cli.inference.alike import BLOCK, alike, may_share_more
 from llama_cli.inference.backend import Backend, Piece, Room, States
 from llama_cli.inference.rows import Row, whole_text
@@ -22,6 +21,7 @@ from llama_cli.inference.sample import Floats, draw, likeliest, uniform
 from llama_cli.tokenizer.bpe import Tokenizer
 
 FORWARD = 2048  # tokens of prompts in one step; ours
+NO_NUMBERS = "the model gives no numbers: its weights are damaged, or too large for their dtype"
 
 
 class Batch:
@@ -109,7 +109,9 @@ class Batch:
             said = tokens[at : at + self.network.at_once]
             logits_NV = self.network.logits(states_Nd[at : at + len(said)])
             _, total_N = self.network.summary(logits_NV)
-            _check([row] * len(total_N), total_N)
+            if not np.isfinite(total_N).all():
+                row.fail(NO_NUMBERS)
+                return
             row.logprobs += (_picked(logits_NV, said) - total_N).tolist()
             if row.settings.logprobs is not None:
                 known_NV = logits_NV[:, : self.tokenizer.vocab_size]
@@ -120,7 +122,7 @@ class Batch:
         ends, rows, first = [], [], 0
         for row, piece in zip(self.rows, pieces, strict=True):
             first += piece.count
-            if row.held == len(row.ids):
+            if row.held == len(row.ids) and row.runs:
                 if row.held == row.end:  # only the prompt's probabilities were wanted
                     row.finish = "length"
                 else:
@@ -134,18 +136,16 @@ class Batch:
             )  # a model may have spare ones
 
     def _add(self, rows: Sequence[Row], logits_BV: Floats) -> None:
-        likeliest, total_B = self.network.summary(logits_BV)
-        _check(rows, total_B)
-        tokens = [
-            best if row.settings.temperature == 0 else _drawn(row, logits_V)
-            for row, best, logits_V in zip(rows, likeliest, logits_BV, strict=True)
-        ]
-        logps = (_picked(logits_BV, tokens) - total_B).tolist()
-        for index, (row, token, logp) in enumerate(zip(rows, tokens, logps, strict=True)):
+        best_B, total_B = self.network.summary(logits_BV)
+        for row, best, total, logits_V in zip(rows, best_B, total_B, logits_BV, strict=True):
+            if not np.isfinite(total):
+                row.fail(NO_NUMBERS)
+                continue
+            token = best if row.settings.temperature == 0 else _drawn(row, logits_V)
             if row.settings.logprobs is not None:
-                row.top.append(_likeliest(logits_BV[index], total_B[index], row.settings.logprobs))
+                row.top.append(_likeliest(logits_V, total, row.settings.logprobs))
             row.ids.append(token)
-            row.logprobs.append(logp)
+            row.logprobs.append(float(logits_V[token] - total))
             row.finish = self._finish(row, token)
 
     def _finish(self, row: Row, token: int) -> str:
@@ -157,17 +157,6 @@ class Batch:
             if any(stop in text for stop in stops):
                 return "stop"
         return "length" if len(row.ids) == row.end else ""
-
-
-def _check(rows: Sequence[Row], total_B: Floats) -> None:
-    """See to it that there is something to choose from."""
-    for row, good in zip(rows, np.isfinite(total_B).tolist(), strict=True):
-        if not good:
-            raise LlamaError(
-                f"prompt '{row.prompt.id}': the model gives no numbers: "
-                "its weights are damaged, or too large for their dtype",
-                hint="--dtype fp32",
-            )
 
 
 def _picked(logits_NV: Floats, tokens: Sequence[int]) -> Floats:

@@ -48,14 +48,22 @@ class Engine:
     # -- completing --
 
     def generate(self, prompts: Iterable[Prompt], settings: Settings) -> Iterator[Completion]:
-        """Complete each prompt, in order. A prompt as long as the context gets no tokens."""
+        """Complete each prompt, in order. A prompt as long as the context gets no tokens.
+
+        Raises:
+            LlamaError: the model gives no numbers, once all prompts before are completed.
+        """
         requests = (Request(prompt, settings) for prompt in prompts)
         return self.answer(requests, batch=settings.batch, ahead=settings.ahead)
 
     def answer(
         self, requests: Iterable[Request], *, batch: int, ahead: int
     ) -> Iterator[Completion]:
-        """Complete requests, each as it asks, in order: first all samples of the first."""
+        """Complete requests, each as it asks, in order: first all samples of the first.
+
+        Raises:
+            LlamaError: as above.
+        """
         rows = chain.from_iterable(map(self._rows, requests))
         running = Batch(self.network, self.tokenizer, size=batch, clock=self.clock)
         pending: deque[Row] = deque()  # in order; those that have ended wait for the first
@@ -82,6 +90,7 @@ class Engine:
             if end > sent:
                 yield shown[sent:end]
                 sent = end
+        completion(row, self.tokenizer)  # raises, if it has failed
 
     def fits(self, request: Request) -> bool:
         """Say whether the context has room for a token after the prompt."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from llama_cli.errors import LlamaError
 from llama_cli.inference.text import cut
 from llama_cli.records import Completion, Prompt, Timings
 from llama_cli.tokenizer.bpe import Tokenizer
@@ -69,6 +70,7 @@ class Row:
     first: float | None = None  # when its first token came
     ended: float | None = None
     finish: str = ""  # while it goes on
+    failure: str = ""  # why it ended with "error"
     slot: int = -1
     held: int = 0  # tokens that are in the cache
     said: str = ""  # text of the completion that no later token can change
@@ -80,6 +82,10 @@ class Row:
     def runs(self) -> bool:
         """Say whether the model has something to do for it."""
         return not self.finish
+
+    def fail(self, why: str) -> None:
+        """End it, without a completion; what is beside it goes on."""
+        self.finish, self.failure = "error", why
 
     @property
     def from_start(self) -> int:
@@ -130,7 +136,13 @@ def first_told(row: Row) -> int:
 
 
 def completion(row: Row, tokenizer: Tokenizer) -> Completion:
-    """Make the record of a row that has ended."""
+    """Make the record of a row that has ended.
+
+    Raises:
+        LlamaError: it has failed.
+    """
+    if row.failure:
+        raise LlamaError(f"prompt '{row.prompt.id}': {row.failure}", hint="--dtype fp32")
     settings = row.settings
     return Completion(
         id=row.prompt.id,

@@ -218,6 +218,9 @@ class Worker:
         took = None
         if not track.began and row.first is not None and row.began is not None:
             track.began, took = True, row.first - row.began
+        if row.failure:
+            self.say(f"prompt '{row.prompt.id}': {row.failure}")
+            return News(track.index, made, failure=row.failure)
         if not track.job.stream:
             whole = completion(row, self.engine.tokenizer)
             return News(track.index, made, finish=row.finish, completion=whole, first_token=took)

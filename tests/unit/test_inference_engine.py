@@ -487,6 +487,23 @@ def test_a_model_that_gives_no_numbers_is_told(
             complete(engine, settings)
 
 
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
+def test_a_row_without_numbers_ends_alone_and_those_before_it_are_completed(
+    backend: str, echo: bool
+) -> None:
+    model, told = tiny_model(), replace(GREEDY, echo=echo)
+    damaged = tiny_tokenizer().encode("The cat opens")[-1]
+    model.tok_embeddings.weight.data[damaged, 0] = math.nan
+    engine = made(backend, model)
+    texts = ["The table", "A river", "The cat opens", "The cat"]
+    wanted = [complete(engine, told, [text])[0].completion for text in texts[:2]]
+    running, found = engine.generate(prompts(texts), told), []
+    with pytest.raises(LlamaError, match="prompt '2': the model gives no numbers"):
+        found.extend(each.completion for each in running)
+    assert found == wanted
+
+
 def test_a_prompt_is_scored_without_a_token_more(engine) -> None:
     settings = Settings(max_tokens=0, echo=True)
     made = next(engine.generate([Prompt("x", "The cat")], settings))

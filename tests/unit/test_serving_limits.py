@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from llama_cli.serving.limits import Limits
 from llama_cli.serving.worker import Worker
 from tests.bench import load
 from tests.serving import Held, Running, serving, until
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer
 
 COMPLETIONS = "/v1/completions"
 
@@ -319,6 +321,19 @@ def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(monkeyp
         assert server.said == ["1 completions failed: MemoryError: too little memory"]
         assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
         assert server.ask("GET", "/health")[0] == 200
+
+
+def test_a_row_without_numbers_fails_alone():
+    model = tiny_model()
+    model.tok_embeddings.weight.data[tiny_tokenizer().encode("The cat opens")[-1]] = math.nan
+    engine = Engine(take_over(model), tiny_tokenizer())
+    with serving(engine=engine) as server:
+        asked = [{"prompt": text, "max_tokens": 20} for text in ("A river", "The cat opens")]
+        with ThreadPoolExecutor(2) as clients:
+            good, bad = clients.map(server.post, asked)
+        assert good[0] == 200
+        assert error(bad)[0] == 500
+        assert "the model gives no numbers" in error(bad)[1]
 
 
 def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_left_over():
