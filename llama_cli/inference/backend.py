@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llama_cli.kernels import VARIABLE, host
 from llama_cli.kernels.host import Floats
 from llama_cli.model.config import ModelConfig
-from llama_cli.model.dtypes import DType, as_array, converted, torch_dtype
+from llama_cli.model.dtypes import Array, DType, as_array, converted, torch_dtype
+from llama_cli.model.parts import let_go
 
 if TYPE_CHECKING:
     from llama_cli.model.formats.source import Source
@@ -109,8 +111,7 @@ def open_network(
 
         if threads:
             host.use_threads(threads)
-        read = source.array
-        given = (lambda name: converted(read(name), dtype)) if dtype else read
+        given = partial(_converted, source, dtype) if dtype else source.array
         return HostNetwork(source.config, given, quantize=quantize)
     import torch
 
@@ -122,6 +123,14 @@ def open_network(
     kept, on_cpu = torch_dtype(dtype) if dtype else None, device == "cpu"
     model = load(source, device=device, dtype=kept, columns=on_cpu)
     return Network(model.eval(), quantize=quantize, deterministic=deterministic)
+
+
+def _converted(source: Source, dtype: DType, name: str) -> Array:
+    kept = source.array(name)
+    made = converted(kept, dtype)
+    if made is not kept:
+        let_go(kept)
+    return made
 
 
 def take_over(

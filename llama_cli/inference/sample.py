@@ -104,7 +104,8 @@ def draw(
     """
     if temperature < COLDEST:
         return int(logits_V.argmax())
-    p_V = np.exp((logits_V - logits_V.max()) / np.float32(temperature))
+    with np.errstate(over="ignore"):  # what is less likely than a float can say is never drawn
+        p_V = np.exp((logits_V - logits_V.max()) / np.float32(temperature))
     p_V /= p_V.sum()
     p, tokens = kept(p_V, top_p=top_p, top_k=top_k, min_p=min_p)
     ends = p.cumsum()

@@ -179,8 +179,9 @@ def _cores() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if asked.isascii() and asked.isdigit() and int(asked):
         return min(int(asked), MOST_THREADS)
-    allowed = os.sched_getaffinity(0)
-    return len({_siblings(cpu) for cpu in allowed})
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
+    return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 def _siblings(cpu: int) -> str:

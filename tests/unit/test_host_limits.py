@@ -88,11 +88,28 @@ def test_what_is_no_number_stays_in_its_row(variant: str, quantize: bool, value:
     assert np.array_equal(both[10:], read(network, [10]))
 
 
-def test_a_weight_that_is_no_number_is_seen_in_every_logit(variant: str) -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("quantize", [False, True])
+def test_a_weight_that_is_no_number_is_seen_in_every_logit(variant: str, quantize: bool) -> None:
     model = made(ODD)
     with torch.no_grad():
         model.layers[0].attention.wk.weight[0, 0] = torch.nan
-    assert read(take_over(model), [10]).isnan().all()
+    assert read(take_over(model, quantize=quantize), [10]).isnan().all()
+
+
+def test_threads_are_those_asked_for_or_one_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_asked", host._Asked())
+    cores = host._cores.__wrapped__
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")  # of the first level
+    assert cores() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(host, "_siblings", lambda cpu: "0-7")
+    assert cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()
+    host.use_threads(5)
+    assert host.threads() == 5
 
 
 def test_a_piece_without_tokens_is_nothing(variant: str) -> None:

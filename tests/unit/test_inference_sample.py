@@ -92,6 +92,12 @@ def test_a_temperature_next_to_nothing_takes_the_most_likely() -> None:
     assert draw(np.array([0.0, 1.0, 0.5]), 0.99, temperature=1e-300, top_p=0.95) == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_token_that_is_next_to_impossible_is_never_drawn_and_nothing_is_warned_of() -> None:
+    logits = np.array([0.0, -3e38, 1.0], np.float32)
+    assert {draw(logits, n / 10, temperature=1e-3) for n in range(10)} == {2}
+
+
 def by_definition(p: list[float], *, top_k: int, top_p: float, min_p: float) -> dict[int, float]:
     """Filter one after the other, as the papers say, with sorted lists and sums."""
     left = sorted(range(len(p)), key=lambda token: (-p[token], token))
