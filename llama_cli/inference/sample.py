@@ -43,13 +43,30 @@ def nucleus(p_V: Floats, top_p: float) -> tuple[Floats, Tokens]:
         return p_V.astype(np.float64), np.arange(len(p_V))
     for floor in FLOORS:
         tokens = np.flatnonzero(p_V > floor)
-        p = p_V[tokens].astype(np.float64)
-        if p.sum() > top_p:  # then whatever is below the floor would be dropped
+        if p_V[tokens].sum(dtype=np.float64) > top_p:  # what is below would be dropped
             break
-    order = np.argsort(-p, kind="stable")
-    p = p[order]
+    tokens = tokens[falling(p_V[tokens])]
+    p = p_V[tokens].astype(np.float64)
     kept = p.cumsum() - p <= top_p
-    return p[kept], tokens[order[kept]]
+    return p[kept], tokens[kept]
+
+
+def falling(p_V: Floats) -> Tokens:
+    """Order probabilities from the largest; of equal ones, the first is first.
+
+    In fp32, where bits grow as numbers do, whole numbers are sorted, of which no two are equal:
+    a tenth of the time.
+
+    >>> falling(np.array([0.1, 0.4, 0.1, 0.4], np.float32)).tolist()
+    [1, 3, 0, 2]
+    """
+    if p_V.dtype != np.float32:
+        return np.argsort(-p_V, kind="stable")
+    count = len(p_V)
+    keys = p_V.view(np.uint32).astype(np.uint64) << 32
+    keys |= np.arange(count - 1, -1, -1, dtype=np.uint64)
+    keys.sort()
+    return (count - 1 - (keys[::-1] & 0xFFFFFFFF)).astype(np.int64)
 
 
 def likeliest(p_V: Floats, count: int) -> tuple[Floats, Tokens]:
@@ -64,8 +81,8 @@ def likeliest(p_V: Floats, count: int) -> tuple[Floats, Tokens]:
         return p_V[:0], np.arange(0)
     least = np.partition(p_V, -count)[-count]
     tokens = np.flatnonzero(p_V >= least)
-    order = np.argsort(-p_V[tokens], kind="stable")[:count]
-    return p_V[tokens[order]], tokens[order]
+    tokens = tokens[np.argsort(-p_V[tokens], kind="stable")[:count]]
+    return p_V[tokens], tokens
 
 
 def kept(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_cli.inference.sample import draw, kept, nucleus, uniform
+from llama_cli.inference.sample import draw, falling, kept, nucleus, uniform
 
 FOUR = np.array([0.1, 0.4, 0.2, 0.3], np.float32)
 
@@ -50,6 +50,13 @@ def test_the_floors_leave_out_nothing_that_a_full_sort_keeps(sharpness, top_p):
     ordered = p[tokens].astype(np.float64)
     kept = ordered.cumsum() - ordered <= top_p
     assert nucleus(p, top_p)[1].tolist() == tokens[kept & (ordered > 0)].tolist()
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 1000])
+def test_equal_probabilities_keep_their_order(distinct):
+    p = softmax(np.random.default_rng(0).integers(0, distinct, 5000).astype(np.float32))
+    assert falling(p).tolist() == np.argsort(-p, kind="stable").tolist()
+    assert falling(p.astype(np.float64)).tolist() == falling(p).tolist()
 
 
 def test_temperature_zero_takes_the_most_likely():
