@@ -19,6 +19,7 @@
 
 #define DECLARE(name)                                                                   \
   void run_##name(const Model*, const Step*, int) __attribute__((weak));                \
+  void narrow_##name(const Matrix*, int8_t*, float*, int32_t*, int) __attribute__((weak)); \
   void logits_##name(const Model*, const float*, int, float*, int) __attribute__((weak)); \
   void summary_##name(const float*, int, int, int32_t*, float*, int) __attribute__((weak));
 
@@ -67,7 +68,7 @@ static std::atomic<int> variant{-1};
     return 1;                                       \
   }
 
-PUBLIC int llama_host_version() { return 2; }
+PUBLIC int llama_host_version() { return 3; }
 
 PUBLIC int llama_host_variant() {
   if (variant < 0) variant = widest();
@@ -93,5 +94,9 @@ PUBLIC int llama_host_logits(const Model* model, const float* states, int count,
 PUBLIC int llama_host_summary(const float* logits, int count, int V, int32_t* best, float* total,
                               int threads) {
   CALL(summary, logits, count, V, best, total, hire(threads))
+}
+PUBLIC int llama_host_narrow(const Matrix* from, int8_t* out, float* scale, int32_t* zero,
+                             int threads) {
+  CALL(narrow, from, out, scale, zero, hire(threads))
 }
 }

@@ -1,4 +1,5 @@
 // What is compiled once for each kind of processor, with VARIANT for a name.
+#include "narrow.h"
 #include "network.h"
 
 #define JOIN(a, b) a##_##b
@@ -23,6 +24,16 @@ void NAMED(logits, VARIANT)(const Model* model, const float* states, int count, 
   Team team(threads, 1);
   on_threads(threads, [&](int) {
     team.share(0, shares_of(head), [&](long i) { share(rows, head, i, {out, head.rows, false}); });
+  });
+}
+
+// A matrix in int8; `out` is of zeros, `scale` and `zero` have as many as there are rows.
+void NAMED(narrow, VARIANT)(const Matrix* from, int8_t* out, float* scale, int32_t* zero,
+                            int threads) {
+  Team team(threads, 1);
+  on_threads(threads, [&](int) {
+    team.share(0, up(from->rows, ROWS) / ROWS,
+               [&](long i) { rows_to_bytes(*from, (int)i * ROWS, out, scale, zero); });
   });
 }
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llama_cli.inference.backend import Piece
-from llama_cli.inference.eight import to_int8
 from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
 from llama_cli.kernels.host import CLayer, CModel, Floats, Matrix, address
@@ -103,17 +102,16 @@ class HostNetwork:
     def _eight(self, name: str, *, used: bool = False) -> Matrix:
         """Keep a matrix in int8; what it was is not `used` again, unless it is the embedding."""
         weight = self._weights(name)
-        made = to_int8(weight)
+        made = host.narrow(_matrix(weight))
         if not used:
             let_go(weight)
         self._kept += [made.at, *(each for each in (made.scale_M, made.zero_M) if each is not None)]
         return made
 
     def _matrix(self, name: str) -> Matrix:
-        weight = np.require(self._weights(name), requirements=["C", "ALIGNED"])
-        weight = widened(weight) if weight.dtype == np.float64 else weight
-        self._kept.append(weight)
-        return Matrix(weight, *weight.shape)
+        made = _matrix(self._weights(name))
+        self._kept.append(made.at)
+        return made
 
     def _vector(self, name: str) -> int:
         wide = np.require(widened(self._weights(name)), requirements=["C", "ALIGNED"])
@@ -129,3 +127,8 @@ class HostNetwork:
             angles = np.outer(np.arange(length, dtype=np.float32), speeds)
             self._turns = np.stack((np.cos(angles), np.sin(angles)), -1)
         return self._turns
+
+
+def _matrix(weight: Array) -> Matrix:
+    weight = np.require(weight, requirements=["C", "ALIGNED"])
+    return Matrix(widened(weight) if weight.dtype == np.float64 else weight, *weight.shape)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from cuda_ext.host import LIBRARY, build
 from llama_cli.errors import LlamaError, NotReadyError
 
-VERSION = 2  # of the C interface, cuda_ext/host/problem.h
+VERSION = 3  # of the C interface, cuda_ext/host/problem.h
 PAGE = 16  # places of a page, cuda_ext/host/attention.h
+ROWS = 16  # of an int8 matrix that lie beside each other, cuda_ext/host/products.h
 BUILD = "python -m cuda_ext.host.build"
 KINDS = {np.dtype(kind): at for at, kind in enumerate((np.float32, np.uint16, np.float16, np.int8))}
 VARIANTS = ("base", "avx2", "avx512")
@@ -254,6 +255,22 @@ def summary(logits_NV: Floats) -> tuple[NDArray[np.int32], Floats]:
     logits = _pointer(address(logits_NV))
     _done(library().llama_host_summary(logits, count, width, *into, threads()))
     return best_N, total_N
+
+
+def narrow(matrix: Matrix) -> Matrix:
+    """Put a matrix into int8, as the kernel reads it: sixteen rows beside each other, four numbers
+    of each at a time, both filled up with zeros.
+
+    Raises:
+        LlamaError: there is not enough memory.
+    """
+    blocks, fours = -(-matrix.rows // ROWS), -(-matrix.width // 4)
+    whole = np.zeros((blocks, fours, ROWS, 4), np.int8)
+    scale_M = np.ones(blocks * ROWS, np.float32)
+    zero_M = np.zeros(blocks * ROWS, np.int32)
+    into = (_pointer(address(each)) for each in (whole, scale_M, zero_M))
+    _done(library().llama_host_narrow(ctypes.byref(matrix.as_c()), *into, threads()))
+    return Matrix(whole, matrix.rows, matrix.width, scale_M, zero_M)
 
 
 def _check(

@@ -50,6 +50,13 @@ def rows() -> Iterator[Row]:
                 f"{cat:.2f} s",
                 median(other / own for own, other, _ in taken),
             )
+        eight = median(_run([*generate, "--quantize", "int8"])[0] for _ in range(ROUNDS))
+        yield Row(
+            "the same, put into int8 first (peer: `cat`)",
+            f"{eight:.2f} s",
+            f"{cat:.2f} s",
+            cat / eight,
+        )
         alone, _ = _run([sys.executable, "-c", "import torch"])
         yield Row("`python -c 'import torch'`, which ours goes without", f"{alone:.2f} s", "", None)
         yield Row(

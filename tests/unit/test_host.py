@@ -22,6 +22,7 @@ from llama_cli.inference.host import HostNetwork
 from llama_cli.inference.network import Network
 from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
+from llama_cli.kernels.host import Matrix
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.nvcc import copy_checkout
@@ -94,6 +95,25 @@ def test_eight_bits_are_near(variant: str) -> None:
             wanted = model(torch.tensor([IDS[:40]]))[0]
         found = read(take_over(model, quantize=True), [39, 1])
         assert (found - wanted).abs().max() < 0.3 * wanted.std()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(77, 36), (33, 51), (16, 4), (1, 1), (40, 130)])
+def test_eight_bits_are_the_nearest(variant: str, shape: tuple[int, int], dtype: type) -> None:
+    weight = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    weight[0] = 0
+    weight[-1, :1] = 127 / 2**3  # with it halves, which go to the even number
+    weight[-1, 1:] = np.arange(shape[1] - 1) % 200 / 2**4 - 6
+    wide = weight.astype(np.float32)
+    worth = np.maximum(np.abs(wide).max(1), np.float32(1e-30)) / np.float32(127)
+    right = np.rint(wide / worth[:, None]).astype(np.int8)
+    made = host.narrow(Matrix(weight, *shape))
+    rows = made.at.swapaxes(1, 2).reshape(-1, 4 * made.at.shape[1])
+    assert np.array_equal(rows[: shape[0], : shape[1]], right)
+    assert not rows[shape[0] :].any()
+    assert not rows[:, shape[1] :].any()
+    assert np.array_equal(made.scale_M[: shape[0]], worth)
+    assert made.zero_M[: shape[0]].tolist() == (128 * right.sum(1, dtype=np.int32)).tolist()
 
 
 def test_products_in_eight_bits_are_exact_but_for_rounding_both_sides(variant: str) -> None:
