@@ -133,6 +133,7 @@ def find_source(run: Run, model: Path | None) -> Source:
     from llama_cli.model.weights import find_checkpoint
 
     directory = find_checkpoint(model) if model else newest_checkpoint(RUNS)
+    read_ahead(directory)
     if model is None or run.verbose:
         run.say(f"the model is {directory}")
     run.note(model=str(directory))
@@ -141,7 +142,7 @@ def find_source(run: Run, model: Path | None) -> Source:
 
 @cache
 def read_ahead(directory: Path) -> None:
-    """Let the system read the weights, once, while PyTorch is imported, if there is memory."""
+    """Let the system read the weights, once, while other things begin, if there is memory."""
     Thread(target=_ask_for, args=(directory,), daemon=True).start()
 
 
