@@ -237,6 +237,7 @@ def stream_options(
         @functools.wraps(function)
         def wrapped(**options: Any) -> Any:
             from llama_cli.stream.run import Run, Settings  # zstandard and orjson, only to run
+            from llama_cli.training.place import rank_and_size
 
             ctx = click.get_current_context()
             inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
@@ -247,7 +248,7 @@ def stream_options(
             stream = {name: options.pop(name) for name in names if name in options}
             if stream["output"] == STDOUT:
                 stream["output"] = None
-            if ranks and int(os.environ.get("RANK", "0")):
+            if ranks and rank_and_size(os.environ)[0]:
                 stream |= {"output": None, "report": None, "quiet": True}
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)

@@ -116,8 +116,9 @@ def command(
         return
     if served and (prompt or files or format or timings or run.output):
         raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
+    first = leads()
     run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
-    door = served.open() if served and leads() else None
+    door = served.open() if served and first else None
 
     if model:
         read_ahead(model)

@@ -310,7 +310,7 @@ def test_processes_that_share_a_model_write_one_answer(here, unused_port):
 
 
 def test_a_model_that_does_not_divide_is_said(here):
-    done = sh("RANK=0 WORLD_SIZE=3 llama generate --device cpu --prompt x", here)
+    done = sh(f"{TWO.format(0, 0, 1).replace('=2', '=3')} --device cpu --prompt x", here)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
         "llama generate: the 2 heads of keys and values do not divide by 3 processes",
