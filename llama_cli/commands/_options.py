@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.cli import COMMANDS
+from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import Origins, settings
 from llama_cli.errors import UsageError
 from llama_cli.stream.progress import tell
@@ -148,7 +149,8 @@ def _set_color(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def _read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     name = ctx.info_name or ""
     names = [option.name for option in ctx.command.params if option.name and option.name not in OWN]
-    known = {command: names if command == name else [] for command in (*COMMANDS, name)}
+    stages = (f"eval {word}" for word in WORDS)
+    known = {command: names if command == name else [] for command in (*COMMANDS, *stages, name)}
     found = settings(name, known, value)
     params = {option.name: option for option in ctx.command.params}
     ctx.default_map = {key: _words(params[key], *found[key]) for key in found}
