@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     help="List the tasks, and end.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
-@stream_options(files=False, drops=False, seed=True, ranks=True)
+@stream_options(files=False, drops=False, seed=True, max_rejects=0, ranks=True)
 def command(
     run: Run,
     rows: Path | None,
