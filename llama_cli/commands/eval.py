@@ -96,7 +96,7 @@ def command(
     see_output(rows)
 
     jobs = run.jobs or os.cpu_count() or 1
-    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
+    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers, run.say)) as tools:
         need(wanted.tasks, tools)
         with open_model(run, model_options) as model:
             look(run, wanted.tasks, wanted.data)
