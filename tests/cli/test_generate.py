@@ -246,7 +246,7 @@ def test_a_line_of_a_batch_that_cannot_be_is_named(bad: str, message: str) -> No
         read_call(bad.encode(), settings=Settings(), **how)
 
 
-def test_a_line_of_a_batch_that_is_refused_is_answered_in_its_place_as_by_openai(here: Path) -> None:
+def test_a_line_of_a_batch_that_is_refused_is_answered_in_its_place(here: Path) -> None:
     (here / "batch").write_text(
         line("a", **BODY)
         + line("b", **BODY, temprature=0)

@@ -154,7 +154,7 @@ def gone(service):
 def test_a_service_that_is_gone_is_told_after_three_tries(service, key_file):
     gone(service)
     waits = []
-    with pytest.raises(LlamaError, match="in 3 tries: .*Connection refused") as caught:
+    with pytest.raises(LlamaError, match=r"in 3 tries: .*Connection refused") as caught:
         client(service, key_file, wait=waits.append)(["x"])
     assert "31 December 2026" in (caught.value.hint or "")
     assert sum(waits) < 5  # seconds
@@ -170,7 +170,7 @@ def test_a_service_that_goes_after_it_has_answered_is_waited_for(service, key_fi
 
     service.troubles = [(503, {})]
     scorer = client(service, key_file, wait=going)
-    with pytest.raises(LlamaError, match="in 8 tries: .*Connection refused"):
+    with pytest.raises(LlamaError, match=r"in 8 tries: .*Connection refused"):
         scorer(["x"])
 
 

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from click.testing import CliRunner
 
 from llama_cli.cli import main
@@ -58,7 +57,7 @@ def test_a_variable_of_torchruns_that_is_no_number_is_named(name: str, text: str
 
 
 def test_a_number_of_slurms_that_is_none_is_named() -> None:
-    with pytest.raises(UsageError, match="^SLURM_NNODES is 'many', not a number$"):
+    with pytest.raises(UsageError, match=r"^SLURM_NNODES is 'many', not a number$"):
         find_place({**SCRIPT, "SLURM_NNODES": "many"})
 
 
