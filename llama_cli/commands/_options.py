@@ -44,6 +44,16 @@ class Real(click.FloatRange):
         return number
 
 
+class Named(click.Path):
+    """A path with a name; "" would be this directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the path."""
+        if value == "":
+            self.fail("a name is wanted", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 SEEDS = click.IntRange(0, 2**32 - 1)  # what every generator takes
 OUTPUT = click.Path(path_type=Path)
 STREAM = ("output", "rejects", "report", "max_rejects", "jobs", "line_buffered")

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from llama_cli.commands._train_options import Options
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError, one_line
+from llama_cli.model.config import SIZES
 from llama_cli.training.lines import SRUN, Lines
 from llama_cli.training.place import Place, find_place, rank_environment
 
@@ -177,6 +178,8 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
     from llama_cli.stream.progress import Progress
     from llama_cli.training.launch import Launch, launch
 
+    if place.fewest == place.most:
+        _refuse(options, processes * place.most)
     run = options.run or Path("runs") / options.size
     progress = Progress("train", quiet=options.quiet)
     with _kept_data(options, run, place, progress) as data:
@@ -191,6 +194,36 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
                 progress.say,
             )
         )
+
+
+def _refuse(options: Options, world: int) -> None:
+    """Refuse before anything is started what a process could only refuse.
+
+    Raises:
+        UsageError: the model or the batch does not divide over so many processes.
+        LlamaError: the data cannot be trained on.
+        NotReadyError: there is no such tokenizer, or no such checkpoint.
+    """
+    from llama_cli.parallel.mesh import check, shape
+    from llama_cli.shards.grow import GROWING
+    from llama_cli.tokenizer.bpe import Tokenizer
+    from llama_cli.training.data import Sequences
+    from llama_cli.training.start import Start
+
+    mesh = shape(world, tensor=options.tensor, replicas=options.replicas)
+    start = Start.find(options.start) if options.start else None
+    size = (start.size or "custom") if start else options.size
+    vocab_size = context = mesh.tensor  # of data that may still have to come: no matter here
+    data = Path(options.data or "-")
+    if data.is_dir() and not (data / GROWING).exists():
+        found = Sequences(data)
+        vocab_size, context = found.vocab_size, found.length
+    config = (start.config if start else SIZES[options.size]).with_data(
+        vocab_size=vocab_size, context=context
+    )
+    check(mesh, config, batch=options.batch or mesh.data, size=size)
+    if options.tokenizer:
+        Tokenizer.load(options.tokenizer)
 
 
 @contextmanager
@@ -266,6 +299,7 @@ def _lines(how: How, options: Options) -> Iterator[str]:
         options.size,
         _program("torchrun", "torch.distributed.run"),
         _program("llama", "llama_cli"),
+        on_gpu=options.device != "cpu",
     )
     wanted = how.print_launch
     if wanted == "sbatch":

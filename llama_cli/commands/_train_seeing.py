@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llama_cli.commands._options import Named
 from llama_cli.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ OPTIONS = (
     ),
     click.option(
         "--watch",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="RUN",
         help="Show how a run of another process fares, until it ends, and train nothing.",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from llama_cli.commands._options import SEEDS, Command, Real, settings_as_toml
+from llama_cli.commands._options import SEEDS, Command, Named, Real, settings_as_toml
 from llama_cli.commands._train_launch import How, as_rank, launch_options, start
 from llama_cli.commands._train_plan import Where, plan_options, refuse, show
 from llama_cli.commands._train_seeing import Seeing, seeing_options, watch
@@ -16,7 +16,7 @@ from llama_cli.model.config import ACTIVATIONS, SIZES
 from llama_cli.training.settings import WARMUP_FROM
 
 ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
-PATH = click.Path(path_type=Path)
+PATH = Named(path_type=Path)
 COUNT = click.IntRange(1)
 
 

@@ -157,6 +157,15 @@ def test_without_a_number_of_processes_torchrun_counts_gpus() -> None:
     assert "--nproc-per-node gpu" in lines(Place(), None).one_machine()
 
 
+def test_without_gpus_there_is_one_process_and_no_gpu_is_asked_for() -> None:
+    lines = Lines([], None, Place(), 3, "7b", on_gpu=False)
+    assert "--nproc-per-node 1 " in lines.one_machine()
+    assert "gpu" not in lines.sbatch().lower()
+    several = Lines([], 4, Place(), 3, "7b", on_gpu=False)
+    assert "--nproc-per-node 4 " in several.one_machine()
+    assert "gpu" not in several.sbatch().lower()
+
+
 def test_the_script_is_whole() -> None:
     script = lines(Place("launcher", 4, 4, "HOST")).sbatch()
     asked = [line.split("#SBATCH ")[1].split("  ")[0] for line in script.splitlines()[1:11]]
