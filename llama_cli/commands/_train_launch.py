@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -19,7 +19,8 @@ from llama_cli.commands._train_options import Options
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError, one_line
 from llama_cli.model.config import SIZES
 from llama_cli.training.lines import SRUN, Lines
-from llama_cli.training.place import Place, find_place, rank_environment
+from llama_cli.training.place import Place, find_place, rank_and_size, rank_environment
+from llama_cli.training.stop import unsaved
 
 if TYPE_CHECKING:
     from llama_cli.stream.progress import Progress
@@ -122,6 +123,18 @@ def start(how: How, options: Options) -> bool:
         return False
     _launch(how, options, place, processes)
     return True
+
+
+@contextmanager
+def unsaved_at_first() -> Iterator[None]:
+    """Let a signal before the first step end this process as it ends a launcher of several.
+
+    Raises:
+        Interrupted: one came.
+    """
+    alone = LAUNCHER not in os.environ and rank_and_size(os.environ)[1] == 1
+    with unsaved() if alone else nullcontext():
+        yield
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def test_an_error_of_the_processes_is_one_line_said_once(runs: Path) -> None:
         ("--batch 1", 2, "a batch of 1 sequence leaves nothing to some of 2 data ranks"),
         ("--size 15m --tensor 2", 2, "the 7 heads of the 15m do not divide by 2 tensor ranks"),
         ("--tokenizer none.model", 1, "no tokenizer at none.model"),
-        ("--data .", 1, ". holds no shards"),
+        ("--data .", 1, "no token shards at ."),
     ],
 )
 def test_a_wrong_option_starts_nothing(
