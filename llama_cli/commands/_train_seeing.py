@@ -272,7 +272,8 @@ def _state(follower: Follower) -> str:
 def _ended(follower: Follower, run: Path, quiet: bool) -> None:
     view = follower.view
     if not follower.is_finished:
-        why = view.end.get("why") or "no reason given"
+        gone = "its process has gone without a word" if follower.has_gone else "no reason given"
+        why = view.end.get("why") or gone
         raise Interrupted(
             f"{run} has stopped after step {view.step:,}: {why}",
             hint="the same llama train command continues it",

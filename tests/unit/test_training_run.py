@@ -296,10 +296,9 @@ def test_the_second_ctrl_c_has_its_usual_effect() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_there_is_anything_to_save_says_so(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="stopped before there was a checkpoint") as caught:
-        with unsaved():
-            os.kill(os.getpid(), number)
-            time.sleep(10)
+    wanted = "stopped before there was a checkpoint"
+    with pytest.raises(Interrupted, match=wanted) as caught, unsaved():
+        signal.raise_signal(number)
     assert caught.value.exit_code == 75
     assert signal.getsignal(number) == before
 
