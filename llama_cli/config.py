@@ -31,7 +31,8 @@ def settings(command: str, known: Mapping[str, Iterable[str]], explicit: str | N
 
     Args:
         command: the command whose table is wanted.
-        known: every command's option names ("max_line"); only `command`'s need be complete.
+        known: every command's option names ("max_line"), those of stages ("eval grade") too; only
+            `command`'s need be complete.
         explicit: `--config`'s value; "-" is stdin; None reads the usual files.
 
     Raises:
@@ -77,18 +78,37 @@ def _checked(
     tables: Mapping[str, Any], where: str, command: str, known: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
     for name, table in tables.items():
-        if name.partition(" ")[0] not in known:  # "eval compare" has a table of its own
-            raise _unknown(where, f"table [{name}]", nearest(name, known))
+        if name not in known:
+            raise _unknown(where, f"table {_header(name)}", _nearest_table(name, known))
         if not isinstance(table, dict):
-            raise UsageError(f"{where}: '{name}' must be a table: [{name}]")
-    first, _, word = command.partition(" ")
-    if word in tables.get(first, {}):
-        raise UsageError(f"{where}: unknown table [{first}.{word}]", hint=f'["{command}"]')
-    options = {option.replace("_", "-") for option in known[command]}
+            raise UsageError(f"{where}: '{name}' must be a table: {_header(name)}")
+        for word, value in table.items():
+            if isinstance(value, dict) and _key(word) not in map(_key, known[name]):
+                near = _nearest_table(f"{name} {word}", known)  # "eval grade" has one of its own
+                raise _unknown(where, f"table [{name}.{word}]", near)
+    options = set(map(_key, known[command]))
     for key in tables.get(command, {}):
-        if key.replace("_", "-") not in options:
-            raise _unknown(where, f"key '{key}' in [{command}]", nearest(key, options))
+        if _key(key) not in options:
+            raise _unknown(where, f"key '{key}' in {_header(command)}", nearest(key, options))
     return {key.replace("-", "_"): value for key, value in tables.get(command, {}).items()}
+
+
+def _key(option: str) -> str:
+    return option.replace("_", "-")
+
+
+def _header(name: str) -> str:
+    return f'["{name}"]' if " " in name else f"[{name}]"
+
+
+def _nearest_table(name: str, known: Iterable[str]) -> str | None:
+    """Name the table that is meant: of a stage as it is written, of a command by its word.
+
+    >>> _nearest_table("eval rendr", ["eval", "eval render"]), _nearest_table("evl", ["eval"])
+    ('["eval render"]', 'eval')
+    """
+    near = nearest(name, [each for each in known if (" " in each) == (" " in name)])
+    return _header(near) if near and " " in near else near
 
 
 def _unknown(where: str, what: str, instead: str | None) -> UsageError:

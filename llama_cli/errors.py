@@ -5,7 +5,7 @@
   x TooManyRejects       3  more bad records than --max-rejects allows
   x NotReadyError        1  a model, tokenizer, library or file is missing; says what to run
   x UsageError           2  options that do not go together, or a bad configuration
-  x Interrupted         75  stopped early with a checkpoint; run the same command again
+  x Interrupted         75  stopped early; the same command goes on, from a checkpoint if any
   x Elsewhere            -  another process of the run has said it; this one ends as that did
 
 click's own usage errors end with 2 as well. A reader that goes away is 141, Ctrl-C is
@@ -89,7 +89,7 @@ class UsageError(LlamaError):
 
 
 class Interrupted(LlamaError):
-    """Stopped before the end, with a checkpoint saved."""
+    """Stopped before the end; the same command goes on, from a checkpoint if there is one."""
 
     exit_code = 75
 

@@ -39,8 +39,8 @@ ENVIRONMENT = {
     "TERM": "`dumb` is a terminal without colour and without a changing line",
     "XDG_CONFIG_HOME": "where `llama/config.toml` is looked for, `~/.config` otherwise",
     "TMPDIR": "where `mix` spools a pipe",
-    "RANK, LOCAL_RANK, WORLD_SIZE, TORCHELASTIC_RESTART_COUNT": (
-        "set by torchrun, for each process of one run of `train` or `eval`"
+    "RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RESTART_COUNT": (
+        "set by torchrun, for each process of one run of `train`, `eval` or `generate`"
     ),
     SLURM: "which machine or process of a job this is, and where `train` meets the others",
     "CUDA_VISIBLE_DEVICES": "the GPUs that `train` sees; a task of Slurm's may see one alone",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from llama_cli.commands._model import DEVICE_OPTION, find_source, load_engine, pick_device
+from llama_cli.commands._together import processes
 from llama_cli.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
@@ -126,16 +127,12 @@ def open_model(run: Run, asked: Asked) -> Iterator[Answering[Any]]:
     from llama_cli.evaluation.models.answering import Answering
 
     with ExitStack() as stack:
-        mesh = stack.enter_context(_joined()) if _world() > 1 else None
+        mesh = stack.enter_context(_joined()) if processes() > 1 else None
         backend, about = _opened(run, asked, mesh)
         store = _store(run, asked, about()) if asked.cache else None
         if store:
             stack.callback(store.close)
         yield Answering(backend, store=store, mesh=mesh)
-
-
-def _world() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -162,7 +159,7 @@ def refuse_shared_stdin(run: Run) -> None:
     Raises:
         UsageError: stdin is to be read by several.
     """
-    if _world() > 1 and "-" in run.inputs:
+    if processes() > 1 and "-" in run.inputs:
         raise UsageError("several processes cannot read one stdin; name a FILE")
 
 

@@ -37,5 +37,5 @@ def command(run: Run, scorers: tuple[str, ...], unsafe: bool) -> None:
     from llama_cli.evaluation.tools import open_tools
 
     jobs = run.jobs or os.cpu_count() or 1
-    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
+    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers, run.say)) as tools:
         run.write(grade(run.read(Response.from_json), tools))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import nearest
 from llama_cli.errors import UsageError
 
@@ -117,17 +118,11 @@ def _wanted(names: tuple[str, ...], known: Mapping[str, Task]) -> list[Task]:
         raise UsageError("no task was named", hint="llama eval --list")
     for name in names:
         if name not in known:
-            near = nearest(name, [*known, *_stages()])
+            near = nearest(name, [*known, *WORDS])
             raise UsageError(
                 f"no task '{name}'", hint=f"llama eval {near}" if near else "llama eval --list"
             )
     return [known[name] for name in dict.fromkeys(names)]
-
-
-def _stages() -> Sequence[str]:
-    from llama_cli.commands.eval import WORDS  # which reads these options
-
-    return tuple(WORDS)
 
 
 def _example(pair: str, wanted: Sequence[Task]) -> tuple[str, str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Leave out worked examples that the context of this model has no room for.",
 )
-@stream_options(files=False, jobs=False, drops=False, seed=True)
+@stream_options(files=False, jobs=False, drops=False, seed=True, max_rejects=0)
 def command(run: Run, fit: Path | None, **asking: Any) -> None:
     """Write what a model is asked, one request a line.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -25,8 +26,8 @@ SCORER = click.option(
 )
 
 
-def opened(specs: tuple[str, ...]) -> dict[str, Scorer]:
-    """Open the scorers, by what they measure.
+def opened(specs: tuple[str, ...], say: Callable[[str], object]) -> dict[str, Scorer]:
+    """Open the scorers, by what they measure; `say` is told why one waits.
 
     Raises:
         UsageError: there is no such kind, or two measure the same.
@@ -39,5 +40,5 @@ def opened(specs: tuple[str, ...]) -> dict[str, Scorer]:
         what, rest = match.groups() if match else ("toxicity", spec)
         if what in scorers:
             raise UsageError(f"two scorers of {what}")
-        scorers[what] = choose(rest)
+        scorers[what] = choose(rest, say)
     return scorers

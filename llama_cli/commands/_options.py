@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.cli import COMMANDS
+from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import Origins, settings
 from llama_cli.errors import UsageError
 from llama_cli.stream.progress import tell
@@ -41,6 +42,16 @@ class Real(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number", param, ctx)
         return number
+
+
+class Named(click.Path):
+    """A path with a name; "" would be this directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the path."""
+        if value == "":
+            self.fail("a name is wanted", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 SEEDS = click.IntRange(0, 2**32 - 1)  # what every generator takes
@@ -148,7 +159,8 @@ def _set_color(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def _read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     name = ctx.info_name or ""
     names = [option.name for option in ctx.command.params if option.name and option.name not in OWN]
-    known = {command: names if command == name else [] for command in (*COMMANDS, name)}
+    stages = (f"eval {word}" for word in WORDS)
+    known = {command: names if command == name else [] for command in (*COMMANDS, *stages, name)}
     found = settings(name, known, value)
     params = {option.name: option for option in ctx.command.params}
     ctx.default_map = {key: _words(params[key], *found[key]) for key in found}
@@ -237,6 +249,7 @@ def stream_options(
         @functools.wraps(function)
         def wrapped(**options: Any) -> Any:
             from llama_cli.stream.run import Run, Settings  # zstandard and orjson, only to run
+            from llama_cli.training.place import rank_and_size
 
             ctx = click.get_current_context()
             inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
@@ -247,7 +260,7 @@ def stream_options(
             stream = {name: options.pop(name) for name in names if name in options}
             if stream["output"] == STDOUT:
                 stream["output"] = None
-            if ranks and int(os.environ.get("RANK", "0")):
+            if ranks and rank_and_size(os.environ)[0]:
                 stream |= {"output": None, "report": None, "quiet": True}
             with Run(Settings(ctx.info_name or "", inputs=inputs, config=config, **stream)) as run:
                 return function(run=run, **options)

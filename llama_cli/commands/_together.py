@@ -11,6 +11,7 @@ import click
 from llama_cli.commands._completing import How
 from llama_cli.commands._model import kept_in, open_tokenizer
 from llama_cli.errors import LlamaError, UsageError
+from llama_cli.training.place import rank_and_size
 
 if TYPE_CHECKING:
     from llama_cli.inference.engine import Engine
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
 
 
 def processes() -> int:
-    """Count the processes that torchrun started, this one among them."""
-    return int(os.environ.get("WORLD_SIZE") or 1) if "RANK" in os.environ else 1
+    """Count the processes that torchrun started, this one among them.
+
+    Raises:
+        UsageError: the environment says what cannot be.
+    """
+    return rank_and_size(os.environ)[1]
 
 
 def leads() -> bool:
     """Say whether streams and sockets are this process's."""
-    return processes() == 1 or os.environ["RANK"] == "0"
+    return rank_and_size(os.environ)[0] == 0
 
 
 def open_shared(
@@ -48,7 +53,7 @@ def open_shared(
 
     if how.threads:
         torch.set_num_threads(how.threads)
-    rank, size = int(os.environ["RANK"]), processes()
+    rank, size = rank_and_size(os.environ)
     _check(source.config, size, how)
     on_gpu = how.device != "cpu"
     device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}" if on_gpu else "cpu"

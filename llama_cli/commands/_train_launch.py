@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -17,8 +17,10 @@ from click.core import ParameterSource
 
 from llama_cli.commands._train_options import Options
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, LlamaError, UsageError, one_line
+from llama_cli.model.config import SIZES
 from llama_cli.training.lines import SRUN, Lines
-from llama_cli.training.place import Place, find_place, rank_environment
+from llama_cli.training.place import Place, find_place, rank_and_size, rank_environment
+from llama_cli.training.stop import unsaved
 
 if TYPE_CHECKING:
     from llama_cli.stream.progress import Progress
@@ -124,6 +126,18 @@ def start(how: How, options: Options) -> bool:
 
 
 @contextmanager
+def unsaved_at_first() -> Iterator[None]:
+    """Let a signal before the first step end this process as it ends a launcher of several.
+
+    Raises:
+        Interrupted: one came.
+    """
+    alone = LAUNCHER not in os.environ and rank_and_size(os.environ)[1] == 1
+    with unsaved() if alone else nullcontext():
+        yield
+
+
+@contextmanager
 def as_rank(*, verbose: bool) -> Iterator[None]:
     """Behave as a launcher expects of its processes, if this is one."""
     if LAUNCHER not in os.environ:
@@ -177,6 +191,8 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
     from llama_cli.stream.progress import Progress
     from llama_cli.training.launch import Launch, launch
 
+    if place.fewest == place.most:
+        _refuse(options, processes * place.most)
     run = options.run or Path("runs") / options.size
     progress = Progress("train", quiet=options.quiet)
     with _kept_data(options, run, place, progress) as data:
@@ -191,6 +207,36 @@ def _launch(how: How, options: Options, place: Place, processes: int) -> None:
                 progress.say,
             )
         )
+
+
+def _refuse(options: Options, world: int) -> None:
+    """Refuse before anything is started what a process could only refuse.
+
+    Raises:
+        UsageError: the model or the batch does not divide over so many processes.
+        LlamaError: the data cannot be trained on.
+        NotReadyError: there is no such tokenizer, or no such checkpoint.
+    """
+    from llama_cli.parallel.mesh import check, shape
+    from llama_cli.shards.grow import GROWING
+    from llama_cli.tokenizer.bpe import Tokenizer
+    from llama_cli.training.data import Sequences
+    from llama_cli.training.start import Start
+
+    mesh = shape(world, tensor=options.tensor, replicas=options.replicas)
+    start = Start.find(options.start) if options.start else None
+    size = (start.size or "custom") if start else options.size
+    vocab_size = context = mesh.tensor  # of data that may still have to come: no matter here
+    data = Path(options.data or "-")
+    if data.is_dir() and not (data / GROWING).exists():
+        found = Sequences(data)
+        vocab_size, context = found.vocab_size, found.length
+    config = (start.config if start else SIZES[options.size]).with_data(
+        vocab_size=vocab_size, context=context
+    )
+    check(mesh, config, batch=options.batch or mesh.data, size=size)
+    if options.tokenizer:
+        Tokenizer.load(options.tokenizer)
 
 
 @contextmanager
@@ -266,6 +312,7 @@ def _lines(how: How, options: Options) -> Iterator[str]:
         options.size,
         _program("torchrun", "torch.distributed.run"),
         _program("llama", "llama_cli"),
+        on_gpu=options.device != "cpu",
     )
     wanted = how.print_launch
     if wanted == "sbatch":

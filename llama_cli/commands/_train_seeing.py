@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llama_cli.commands._options import Named
 from llama_cli.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ OPTIONS = (
     ),
     click.option(
         "--watch",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="RUN",
         help="Show how a run of another process fares, until it ends, and train nothing.",
     ),
@@ -271,7 +272,8 @@ def _state(follower: Follower) -> str:
 def _ended(follower: Follower, run: Path, quiet: bool) -> None:
     view = follower.view
     if not follower.is_finished:
-        why = view.end.get("why") or "no reason given"
+        gone = "its process has gone without a word" if follower.has_gone else "no reason given"
+        why = view.end.get("why") or gone
         raise Interrupted(
             f"{run} has stopped after step {view.step:,}: {why}",
             hint="the same llama train command continues it",

@@ -24,24 +24,12 @@ from llama_cli.commands._eval_options import asked, asking_options
 from llama_cli.commands._eval_overlap import AGAINST, NGRAM, found
 from llama_cli.commands._eval_scorers import SCORER, opened
 from llama_cli.commands._eval_summarise import tell
+from llama_cli.commands._eval_words import WORDS
 from llama_cli.commands._options import Worded, stream_options
 
 if TYPE_CHECKING:
     from llama_cli.evaluation.request import Graded
     from llama_cli.stream.run import Run
-
-WORDS = {
-    "render": "_eval_render",
-    "answer": "_eval_answer",
-    "grade": "_eval_grade",
-    "summarise": "_eval_summarise",
-    "overlap": "_eval_overlap",
-    "fit-scorer": "_eval_fit_scorer",
-    "check": "_eval_check",
-    "compare": "_eval_compare",
-    "report": "_eval_report",
-    "sandbox-check": "_eval_sandbox_check",
-}
 
 
 @click.command("eval", cls=Worded, words=WORDS)
@@ -65,7 +53,7 @@ WORDS = {
     help="List the tasks, and end.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Write what the model would see, and end.")
-@stream_options(files=False, drops=False, seed=True, ranks=True)
+@stream_options(files=False, drops=False, seed=True, max_rejects=0, ranks=True)
 def command(
     run: Run,
     rows: Path | None,
@@ -108,7 +96,7 @@ def command(
     see_output(rows)
 
     jobs = run.jobs or os.cpu_count() or 1
-    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers)) as tools:
+    with open_tools(unsafe=unsafe, jobs=jobs, scorers=opened(scorers, run.say)) as tools:
         need(wanted.tasks, tools)
         with open_model(run, model_options) as model:
             look(run, wanted.tasks, wanted.data)

@@ -116,8 +116,9 @@ def command(
         return
     if served and (prompt or files or format or timings or run.output):
         raise UsageError("--serve stands alone, without FILEs, --prompt, --format, --timings or -o")
+    first = leads()
     run.inputs = () if prompt or served else inputs_or_stdin(ctx, files)
-    door = served.open() if served and leads() else None
+    door = served.open() if served and first else None
 
     if model:
         read_ahead(model)
@@ -140,7 +141,7 @@ def command(
     elif on_terminal:
         _stream(run, engine, calls)
     else:
-        requests = _told(run, engine, (each for call in calls for each in call.requests))
+        requests = _told(run, engine, _requests(calls))
         _write_text(run, engine.answer(requests, batch=batch, ahead=ahead), echo=settings.echo)
 
 
@@ -199,6 +200,11 @@ def _answers(
     )
 
 
+def _requests(calls: Iterable[Call]) -> Iterator[Request]:
+    """Give what is to be completed, where text is written: a refusal has none."""
+    return (request for call in calls if not call.refused for request in call.requests)
+
+
 def _told(run: Run, engine: Engine, requests: Iterable[Request]) -> Iterator[Request]:
     """Pass requests on, and tell of those that are not as usual."""
     for request in requests:
@@ -221,9 +227,8 @@ def _write_text(run: Run, completions: Iterable[Completion], *, echo: bool) -> N
 def _stream(run: Run, engine: Engine, calls: Iterable[Call]) -> None:
     from llama_cli.stream.writer import open_output
 
-    requests = (request for call in calls for request in call.requests)
     with open_output(None) as output:
-        for request in _told(run, engine, requests):
+        for request in _told(run, engine, _requests(calls)):
             for sample in range(request.settings.samples):
                 run.counts.written += 1
                 output.write(request.prompt.prompt.encode())

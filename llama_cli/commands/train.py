@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from llama_cli.commands._options import SEEDS, Command, Real, settings_as_toml
-from llama_cli.commands._train_launch import How, as_rank, launch_options, start
+from llama_cli.commands._options import SEEDS, Command, Named, Real, settings_as_toml
+from llama_cli.commands._train_launch import How, as_rank, launch_options, start, unsaved_at_first
 from llama_cli.commands._train_plan import Where, plan_options, refuse, show
 from llama_cli.commands._train_seeing import Seeing, seeing_options, watch
 from llama_cli.commands._train_start import settle
@@ -16,7 +16,7 @@ from llama_cli.model.config import ACTIVATIONS, SIZES
 from llama_cli.training.settings import WARMUP_FROM
 
 ATTENTION = ("auto", "cuda", "sdpa", "xformers", "reference")
-PATH = click.Path(path_type=Path)
+PATH = Named(path_type=Path)
 COUNT = click.IntRange(1)
 
 
@@ -230,8 +230,8 @@ def command(how: How, where: Where, seeing: Seeing, **options: Any) -> None:
     A stopped run continues from its newest whole checkpoint, to the same bits as one that was
     never stopped; a finished one says so. It may continue on any number of processes, and with
     any --tensor: each rank writes and reads its own part. SIGTERM and SIGUSR1 save a checkpoint and
-    end with 75, Ctrl-C saves one and ends with 130; a second signal ends at once. A checkpoint that
-    cannot be written is told, and training goes on.
+    end with 75, Ctrl-C saves one and ends with 130; before the first step there is none to save. A
+    second signal ends at once. A checkpoint that cannot be written is told, and training goes on.
 
     The log is RUN/log.jsonl, a JSON line a step: loss, lr, norm of the gradient, tokens, tokens/s
     in all and by GPU, MFU, memory (bytes, the most of any process), watts (null without a meter:
@@ -249,9 +249,10 @@ def command(how: How, where: Where, seeing: Seeing, **options: Any) -> None:
             click.echo(part)
         return
     refuse(where)
-    if start(how, chosen):
-        return
-    from llama_cli.commands._train import main
+    with unsaved_at_first():
+        if start(how, chosen):
+            return
+        from llama_cli.commands._train import main
 
-    with as_rank(verbose=chosen.verbose):
-        main(chosen, seeing)
+        with as_rank(verbose=chosen.verbose):
+            main(chosen, seeing)

@@ -61,10 +61,13 @@ class Engine:
     ) -> Iterator[Completion]:
         """Complete requests, each as it asks, in order: first all samples of the first.
 
+        Where no more can be read, those that could be are completed before the error is raised.
+
         Raises:
             LlamaError: as above.
         """
-        rows = chain.from_iterable(map(self._rows, requests))
+        problems: list[Exception] = []
+        rows = _until(chain.from_iterable(map(self._rows, requests)), problems)
         running = Batch(self.network, self.tokenizer, size=batch, clock=self.clock)
         pending: deque[Row] = deque()  # in order; those that have ended wait for the first
         waiting: deque[Row] = deque()
@@ -73,10 +76,12 @@ class Engine:
             pending += new
             waiting += [row for row in new if row.runs]
             if not pending:
-                return
+                break
             while pending[0].runs:
                 running.step(waiting)
             yield self._completion(pending.popleft())
+        if problems:
+            raise problems[0]
 
     def stream(self, request: Request, sample: int = 0) -> Iterator[str]:
         """Yield the text of one completion as it is settled."""
@@ -126,3 +131,11 @@ class Engine:
                     f"1 to {self.context + 1}"
                 )
         return likelihoods(self.network, pairs)
+
+
+def _until(rows: Iterator[Row], problems: list[Exception]) -> Iterator[Row]:
+    """Pass rows on until there are no more, or reading them fails, which is left in `problems`."""
+    try:
+        yield from rows
+    except Exception as problem:
+        problems.append(problem)

@@ -19,9 +19,10 @@ from typing import Any
 import orjson
 
 from llama_cli.inference.fields import COUNTS, NUMBERS, check_fields
-from llama_cli.inference.prompts import Call, as_object, asked, read_prompt
+from llama_cli.inference.prompts import Call, as_object, asked, read_prompt, refused
 from llama_cli.inference.rows import Request, Settings
 from llama_cli.records import Completion, Message, Prompt
+from llama_cli.stream.run import Instead
 from llama_cli.tokenizer.bpe import Tokenizer
 from llama_cli.tokenizer.template import Template
 
@@ -35,14 +36,15 @@ Likeliest = list[tuple[int, float]]  # tokens at one place, and their logarithms
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one line."""
+    """The answer to one line; as OpenAI's, one that is refused has its error in the body."""
 
     custom_id: str
     body: dict[str, Any]
+    status: int = 200  # HTTP's
 
     def to_json(self) -> bytes:
         """Write one line, without its end."""
-        response = {"status_code": 200, "request_id": self.custom_id, "body": self.body}
+        response = {"status_code": self.status, "request_id": self.custom_id, "body": self.body}
         return orjson.dumps(
             {
                 "id": f"batch_req_{self.custom_id}",
@@ -57,12 +59,26 @@ def read_call(line: bytes, *, settings: Settings, tokenizer: Tokenizer, template
     """Read a line of a batch, or whatever `read_prompt` reads; `template` writes conversations.
 
     Raises:
+        Instead: it is a line of a batch that is refused; in its place is a call that says so.
         ValueError: it is neither.
     """
     row = as_object(line)
-    if row is None or "custom_id" not in row or "body" not in row:
+    if row is None or "custom_id" not in row:
         return asked(read_prompt(line), settings)
-    name, url, body = str(row["custom_id"]), row.get("url", TEXT), row["body"]
+    name = str(row["custom_id"])
+    try:
+        if "body" not in row:
+            return asked(read_prompt(line), settings)
+        return _read_row(row, name, settings=settings, tokenizer=tokenizer, template=template)
+    except ValueError as problem:
+        told = error(str(problem), param=getattr(problem, "field", None))
+        raise Instead(str(problem), refused(name, Reply(name, told, 400))) from None
+
+
+def _read_row(
+    row: dict[str, Any], name: str, *, settings: Settings, tokenizer: Tokenizer, template: Template
+) -> Call:
+    url, body = row.get("url", TEXT), row["body"]
     if url not in (TEXT, CHAT) or not isinstance(body, dict):
         raise ValueError(f"an object for {TEXT} or {CHAT} is wanted")
     if body.get("stream"):
@@ -230,6 +246,17 @@ def answer(
         "choices": choices,
         "usage": used,
     }
+
+
+def error(
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+    code: str | None = None,
+) -> dict[str, Any]:
+    """Give the body of an answer that is an error."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def usage(read: int, made: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ import orjson
 
 from llama_cli.inference.rows import Request, Settings
 from llama_cli.records import Completion, Prompt
+from llama_cli.tokenizer.bpe import Tokenizer
 
 
 class Written(Protocol):
@@ -26,10 +27,15 @@ Answer = Callable[[list[Completion]], Written]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one line asks for, and how its completions are written if not as they are."""
+    """What one line asks for, and how its completions are written if not as they are.
+
+    One that is refused asks for a completion of no tokens, which keeps its place, and `answer` says
+    why.
+    """
 
     requests: tuple[Request, ...]
     answer: Answer | None = None
+    refused: bool = False
 
     @property
     def completions(self) -> int:
@@ -77,19 +83,27 @@ def asked(prompt: Prompt, settings: Settings) -> Call:
     return Call((Request(prompt, settings),))
 
 
+def refused(name: str, why: Written) -> Call:
+    """Ask for nothing, and answer with `why`."""
+    nothing = Request(Prompt(name, ""), Settings(max_tokens=0), ids=(Tokenizer.bos,))
+    return Call((nothing,), lambda completions: why, refused=True)
+
+
 def numbered(calls: Iterable[Call]) -> Iterator[Call]:
-    """Give prompts without an id the index of their line, from 0.
+    """Give prompts without an id the index of their line among those not refused, from 0.
 
     >>> calls = [asked(Prompt(name, ""), Settings()) for name in ("a", "")]
     >>> [call.requests[0].prompt.id for call in numbered(calls)]
     ['a', '1']
     """
-    for index, call in enumerate(calls):
+    index = 0
+    for call in calls:
         named = [
             request if request.prompt.id else _named(request, str(index))
             for request in call.requests
         ]
         yield replace(call, requests=tuple(named))
+        index += not call.refused
 
 
 def _named(request: Request, name: str) -> Request:

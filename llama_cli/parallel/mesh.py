@@ -270,7 +270,7 @@ def joined(device: str, *, tensor: int = 1, replicas: int = 1) -> Iterator[Mesh]
         UsageError: the processes cannot be arranged so.
         Elsewhere: another rank has said how the run ended.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
     if world == 1:
         yield replace(shape(1, tensor=tensor, replicas=replicas), device=device)
         return

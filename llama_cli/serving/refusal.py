@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from llama_cli.inference.openai import error
+
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -41,14 +43,8 @@ class Refused(Exception):
         'invalid_request_error'
         """
         known = "invalid_request_error" if self.status < 500 else "server_error"
-        return {
-            "error": {
-                "message": self.message,
-                "type": KINDS.get(self.status, known),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        kind = KINDS.get(self.status, known)
+        return error(self.message, kind=kind, param=self.param, code=self.code)
 
 
 def busy(message: str) -> Refused:
@@ -72,6 +68,6 @@ def as_json(body: object, status: int = 200, headers: dict[str, str] | None = No
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
 
-def as_response(error: Refused) -> Response:
+def as_response(refused: Refused) -> Response:
     """Make the response that tells of it."""
-    return as_json(error.body(), error.status, error.headers)
+    return as_json(refused.body(), refused.status, refused.headers)

@@ -50,11 +50,20 @@ class Record(Protocol):
 Good = TypeVar("Good", bound=Record)
 
 
+class Instead(ValueError):
+    """Why a line is no record, and what goes on in its place; the line counts as malformed."""
+
+    def __init__(self, message: str, instead: Any) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+
 @dataclass(frozen=True, slots=True)
 class _Malformed:
     where: str
     line: int
     message: str
+    instead: Any = None
 
 
 @dataclass(slots=True)
@@ -175,6 +184,8 @@ class Run:
             for item in batch:
                 if isinstance(item, _Malformed):
                     self.malformed(item.where, item.line, item.message)
+                    if item.instead is not None:
+                        yield item.instead
                 else:
                     self.counts.read += 1
                     yield item
@@ -295,6 +306,9 @@ def _parse_chunk(
             continue
         try:
             record = parse(line)
+        except Instead as error:
+            instead = function(error.instead)
+            done.append(_Malformed(chunk.where, number, str(error), instead))
         except ValueError as error:
             done.append(_Malformed(chunk.where, number, str(error)))
         else:

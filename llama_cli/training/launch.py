@@ -31,7 +31,7 @@ from types import FrameType
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, Interrupted, LlamaError
 from llama_cli.training.meeting import Meeting, World
 from llama_cli.training.place import Place
-from llama_cli.training.stop import TWICE
+from llama_cli.training.stop import TWICE, nothing_saved
 
 STOPPED = Interrupted.exit_code
 PASSED_ON = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGUSR1, Signals.SIGHUP)
@@ -70,8 +70,10 @@ def launch(job: Launch) -> None:
         meeting.leave(code)
     if code == -Signals.SIGINT:
         raise KeyboardInterrupt
+    if code < 0 and asked.impatient:
+        signal.raise_signal(-code)  # the second has its usual effect
     if code < 0:
-        raise _nothing_saved()
+        raise nothing_saved()
     if code:
         raise Elsewhere("said by a process", exit_code=code)
 
@@ -295,7 +297,7 @@ class _Asked:
         elif got is Signals.SIGINT:
             raise KeyboardInterrupt
         else:
-            raise _nothing_saved()
+            raise nothing_saved()
 
     @contextmanager
     def passed_on_to(self, workers: _Workers) -> Iterator[None]:
@@ -320,7 +322,3 @@ def _passing_on() -> Iterator[_Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _nothing_saved() -> Interrupted:
-    return Interrupted("stopped before there was a checkpoint", hint="the same command again")

@@ -17,12 +17,13 @@ class Lines:
     """Everything that the lines say."""
 
     words: Sequence[str]  # after `llama train`, without where and how many
-    processes: int | None  # on a machine; None for one a GPU
+    processes: int | None  # on a machine; None for one a GPU, or for one without GPUs
     place: Place
     restarts: int
     name: str  # of the job
     torchrun: Sequence[str] = ("torchrun",)
     llama: Sequence[str] = ("llama",)
+    on_gpu: bool = True
 
     def one_machine(self) -> str:
         """Give torchrun's line for a machine alone.
@@ -64,7 +65,8 @@ class Lines:
         lines = SBATCH.format(
             name=f"llama-{self.name}",
             nodes=max(place.most, 1),
-            gpus=gpus,
+            gpus=f"#SBATCH --gpus-per-node={gpus}\n" if self.on_gpu else "",
+            each="starts a process for each GPU" if self.on_gpu else "starts the processes",
             elastic="#SBATCH --no-kill                # go on with the machines that are left\n"
             if elastic
             else "",
@@ -73,7 +75,7 @@ class Lines:
         return lines.rstrip("\n")
 
     def _torchrun(self, *where: str) -> str:
-        each = str(self.processes or "gpu")
+        each = str(self.processes or ("gpu" if self.on_gpu else 1))
         line = [*self.torchrun, *where, "--nproc-per-node", each]
         line += ["--max-restarts", str(self.restarts)]
         # "--": else torchrun takes our --run for its --run-path
@@ -85,9 +87,8 @@ SBATCH = """\
 #!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --nodes={nodes}
-#SBATCH --ntasks-per-node=1      # which starts a process for each GPU
-#SBATCH --gpus-per-node={gpus}
-#SBATCH --exclusive
+#SBATCH --ntasks-per-node=1      # which {each}
+{gpus}#SBATCH --exclusive
 #SBATCH --time=24:00:00
 #SBATCH --signal=USR1@600        # ten minutes before the end: save, and end with 75
 #SBATCH --requeue

@@ -25,6 +25,7 @@ PORT = 29500  # torchrun's
 SLURM_PORTS = 20_000  # the first of those that jobs share out by their number; ours
 SLURM_PORT_COUNT = 10_000  # below the ports that Linux gives to anybody, from 32,768 on
 NO_STEP = 0xFFFF_FFF0  # Slurm numbers what is no step (batch script, interactive shell) from here
+TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")  # numbers, as torchrun tells them
 EXAMPLE = "llama train --nodes 2 --rdzv HOST:29500"
 
 
@@ -60,8 +61,9 @@ def find_place(
     """Say what this process is, from --nodes, --rdzv, --node-rank and the environment.
 
     Raises:
-        UsageError: they do not go together.
+        UsageError: they do not go together, or the environment says what cannot be.
     """
+    rank_and_size(environment)  # refuses what cannot be
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Place("rank")
     fewest, most = parse_nodes(nodes) if nodes else (1, 1)
@@ -74,6 +76,34 @@ def find_place(
     if most > 1:
         raise UsageError("--nodes needs --rdzv, where the machines meet", hint=EXAMPLE)
     return Place()
+
+
+def rank_and_size(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Say which of how many processes this is: the first of one, unless it was told otherwise.
+
+    >>> rank_and_size({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"})
+    (1, 2)
+    >>> rank_and_size({"WORLD_SIZE": "2"})  # as some containers have it
+    (0, 1)
+
+    Raises:
+        UsageError: a variable is no number, is missing, or no process has that rank.
+    """
+    found = {name: _whole(name, environment[name]) for name in TOLD if name in environment}
+    if "RANK" not in found or "WORLD_SIZE" not in found:
+        return 0, 1
+    rank, size = found["RANK"], found["WORLD_SIZE"]
+    if rank >= size:
+        raise UsageError(
+            f"RANK {rank} is not among WORLD_SIZE {size}, 0 to WORLD_SIZE - 1", hint="unset RANK"
+        )
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if size > 1 and not environment.get(name):
+            raise UsageError(
+                f"WORLD_SIZE is {size}, and {name}, where the processes meet, is not set",
+                hint="torchrun sets both; or unset RANK",
+            )
+    return rank, size
 
 
 def _by_hand(
@@ -97,7 +127,8 @@ def _in_slurm(environment: Mapping[str, str], nodes: str | None) -> Place | None
     """
     if "SLURM_JOB_ID" not in environment:
         return None
-    step = int(environment.get("SLURM_STEP_ID", NO_STEP)) < NO_STEP
+    number = _number(environment, "SLURM_STEP_ID")
+    step = number is not None and number < NO_STEP
     count = _number(
         environment,
         *(["SLURM_STEP_NUM_NODES"] if step else []),
@@ -150,7 +181,14 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _number(environment: Mapping[str, str], *names: str) -> int | None:
-    return next((int(environment[name]) for name in names if environment.get(name)), None)
+    named = (name for name in names if environment.get(name))
+    return next((_whole(name, environment[name]) for name in named), None)
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise UsageError(f"{name} is '{text}', not a number", hint=f"unset {name}")
+    return int(text)
 
 
 def slurm_port(job: str) -> int:

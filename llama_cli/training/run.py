@@ -14,9 +14,8 @@ the clock is the caller's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -24,12 +23,10 @@ from typing import Any
 import torch
 
 from llama_cli.errors import Interrupted, LlamaError
-from llama_cli.model.blank import blank
-from llama_cli.model.transformer import Transformer
 from llama_cli.parallel.mesh import check
 from llama_cli.parallel.plan import flops_per_token
-from llama_cli.parallel.tensor import exchange, split
 from llama_cli.training.batch import Batch
+from llama_cli.training.build import build, describe
 from llama_cli.training.checkpoint import (
     about,
     forget,
@@ -38,7 +35,7 @@ from llama_cli.training.checkpoint import (
     step_of,
 )
 from llama_cli.training.data import Starved, apart
-from llama_cli.training.job import Job, Listener, attention_of
+from llama_cli.training.job import Job, Listener
 from llama_cli.training.log import Line, RunLog
 from llama_cli.training.loop import Step, Trainer
 from llama_cli.training.memory import peak_memory
@@ -46,7 +43,6 @@ from llama_cli.training.plot import PICTURE, Picture, save_curves
 from llama_cli.training.prefetch import Prefetch
 from llama_cli.training.resume import place_to_go_on
 from llama_cli.training.saving import Saved, Saver, Shelf
-from llama_cli.training.speed import peak_flops
 from llama_cli.training.spike import Guard, Left
 from llama_cli.training.start import Start
 from llama_cli.training.stop import ENDS, Stop, stoppable
@@ -117,7 +113,7 @@ class _Loop:
         self.about: dict[str, Any] = {"peak_flops": None}
         self.log: RunLog | None = None
         if job.mesh.first:
-            self.about = _about(job, trainer, listener)
+            self.about = describe(job, trainer, listener.cpu_clock)
             left_out = [left.to_line() for left in guard.skipped.left]
             self.log = RunLog(job.run, about=self.about, step=done, spikes=left_out)
         self.picture = Picture(job.run, _title(job), listener.clock)
@@ -364,58 +360,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "Ctrl-C"
     return str(error) or type(error).__name__
-
-
-def build(job: Job, say: Callable[[str], None]) -> Trainer:
-    """Make this rank's part of model and optimizer; the weights are still to be set."""
-    way, attention = job.way, attention_of(job)
-    mesh = replace(job.mesh, device=way.device)
-    if attention.failed:
-        say(f"attention {attention}")
-    with blank():
-        model = Transformer(
-            job.config,
-            attention=attention.name,
-            deterministic=way.deterministic,
-            activations=way.activations,
-            exchange=exchange(mesh),
-        )
-    split(model, mesh)
-    return Trainer(
-        model,
-        job.settings,
-        micro_batch=way.micro_batch,
-        compile=way.compile,
-        mesh=mesh,
-        reshard=way.reshard,
-    )
-
-
-def _about(job: Job, trainer: Trainer, listener: Listener) -> dict[str, Any]:
-    device, dtype = trainer.device, job.settings.dtype
-    peak, source = peak_flops(device, dtype, listener.cpu_clock)
-    on_gpu = device.type == "cuda"
-    attention = attention_of(job)
-    return {
-        "size": job.size,
-        "parameters": job.config.parameters,
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "processes": job.mesh.size,
-        "tensor": job.mesh.tensor,
-        "replicas": job.mesh.replicas,
-        "threads": torch.get_num_threads(),
-        "steps": job.settings.steps,
-        "batch": job.settings.batch,
-        "length": job.data.length,
-        "dtype": dtype,
-        "attention": attention.name,
-        "attention_because": attention.why,
-        "deterministic": job.way.deterministic or attention.name != "cuda",
-        "compile": job.way.compile,
-        "activations": job.way.activations,
-        "peak_flops": peak,
-        "peak_from": source,
-    }
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 SIGUSR1 is what Slurm can be asked to send before the time of a job is up.
 
-The second signal of a kind has its usual effect at once, for those who will not wait.
+The second signal of a kind has its usual effect at once, for those who will not wait. Before the
+first step there is nothing to save, and a signal ends the run at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any, NoReturn
+
+from llama_cli.errors import Interrupted
 
 ENDS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 TWICE = 1.0  # seconds in which the same signal is the same message; ours
@@ -45,7 +50,7 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Note `ENDS` while the context lasts."""
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in ENDS}
+    before = {number: _usual(signal.getsignal(number)) for number in ENDS}
 
     def note(number: int, frame: FrameType | None) -> None:
         if not stop.first(number):
@@ -59,3 +64,46 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def nothing_saved() -> Interrupted:
+    """Tell of an end before there was anything to save."""
+    return Interrupted("stopped before there was a checkpoint", hint="the same command again")
+
+
+@contextmanager
+def unsaved() -> Iterator[None]:
+    """End at once at a signal that comes before `stoppable` waits for it; Ctrl-C does so anyway.
+
+    Raises:
+        Interrupted: one came.
+    """
+    before = {number: signal.getsignal(number) for number in ENDS if number != signal.SIGINT}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _AtOnce(handler))
+    try:
+        yield
+    except _NothingYet:
+        raise nothing_saved() from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _NothingYet(BaseException):
+    """A signal came; not an Exception, which a library that is being loaded might catch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AtOnce:
+    """What a signal does in `unsaved`, and what it usually does."""
+
+    usual: Any
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        raise _NothingYet
+
+
+def _usual(handler: Any) -> Any:
+    return handler.usual if isinstance(handler, _AtOnce) else handler

@@ -1,8 +1,8 @@
-"""Follow a run from outside, by its log alone: no lock, no torch, nothing asked of the run.
+"""Follow a run from outside, by its log: no torch, nothing asked of the run.
 
 The log grows by lines; where a run goes on from a checkpoint it is replaced by a shorter one
 (log.py), and then it is read anew. A run says at the end of its log how it ended; one that was
-killed does not, and is only silent.
+killed, or could not write, does not: it is silent, and nobody holds its lock.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 import orjson
 
 from llama_cli.errors import NotReadyError
+from llama_cli.training.lock import NAME as LOCK
+from llama_cli.training.lock import is_free
 from llama_cli.training.log import NAME, Line
-from llama_cli.training.view import View
+from llama_cli.training.view import PATIENCE, View
 
-SIGNS = (NAME, "settings.json", ".lock")  # a run has one of them
+SIGNS = (NAME, "settings.json", LOCK)  # a run has one of them
 
 
 class Follower:
@@ -58,8 +60,14 @@ class Follower:
 
     @property
     def has_ended(self) -> bool:
-        """Say whether the run has finished, or has said that it stops."""
-        return bool(self.view.end) or self.is_finished
+        """Say whether the run has finished, has said that it stops, or has gone."""
+        return bool(self.view.end) or self.is_finished or self.has_gone
+
+    @property
+    def has_gone(self) -> bool:
+        """Say whether the run has long been silent and its process is no more."""
+        silent = self.stalled or (not self.view.last and self.silence > PATIENCE)
+        return silent and is_free(self.path.parent)
 
     @property
     def silence(self) -> float:

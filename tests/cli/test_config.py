@@ -43,6 +43,9 @@ def test_a_configuration_can_come_from_a_pipe(tmp_path: Path) -> None:
     [
         ("[carbon]\ngpu-hourz = 1\n", "unknown key 'gpu-hourz' in [carbon]", "gpu-hours"),
         ("[carbn]\n", "unknown table [carbn]", "carbon"),
+        ('["eval rendr"]\n', 'unknown table ["eval rendr"]', '["eval render"]'),
+        ("[eval.rendr]\n", "unknown table [eval.rendr]", '["eval render"]'),
+        ('["carbon paper"]\n', 'unknown table ["carbon paper"]', ""),
         ("carbon = 3\n", "'carbon' must be a table", ""),
         ("[carbon\n", "llama.toml: ", ""),
     ],

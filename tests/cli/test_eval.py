@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from llama_cli.cli import main
 from llama_cli.commands.eval import command
 from llama_cli.errors import NotReadyError
 from llama_cli.evaluation.tasks import TASKS
@@ -119,6 +120,19 @@ def test_shots_are_left_out_where_a_model_has_no_room_for_them(here):
     assert done.exit_code == 0
     (shots,) = {row["meta"]["shots"] for row in records((here / "fitted.jsonl").read_text())}
     assert shots == 0  # its context is of 64 tokens, and one question takes more
+
+
+@pytest.mark.parametrize("stage", ["eval render", "eval --dry-run"])
+def test_a_line_that_is_no_document_is_no_part_of_a_benchmark(tmp_path, stage):
+    (tmp_path / "held.jsonl").write_text('{"id": "1", "text": "The cat."}\n{"id": "2"}\n')
+    words = [*stage.split(), "bits_per_byte", "--data", f"{tmp_path}/held.jsonl"]
+    words += ["-o", f"{tmp_path}/asked"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 3
+    assert f"{tmp_path}/held.jsonl:2: no field 'text'\n" in done.stderr
+    assert "1 malformed line, more than the 0 allowed\n" in done.stderr
+    allowed = CliRunner().invoke(main, [*words, "--max-rejects", "1"])
+    assert (allowed.exit_code, len(records((tmp_path / "asked").read_text()))) == (0, 1)
 
 
 def test_a_stage_names_the_line_that_is_wrong(here):

@@ -132,7 +132,7 @@ def test_a_task_is_asked_of_a_program_as_of_a_model(here: Path) -> None:
 
 
 def test_several_processes_do_not_share_a_pipe(here: Path) -> None:
-    env = {"RANK": "1", "WORLD_SIZE": "2"}
+    env = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     done = sh("llama eval answer --model model < requests.jsonl", here, env=env)
     words = "llama eval answer: several processes cannot read one stdin; name a FILE\n"
     assert (done.returncode, done.stderr) == (2, words)

@@ -75,6 +75,19 @@ def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here):
     assert result["model"] == "runs/first/checkpoint-0000001"
 
 
+def test_what_was_read_before_an_input_ends_early_is_completed(here):
+    import zstandard
+
+    whole, cut = (zstandard.compress(b"The cat\n" * 150) for _ in range(2))
+    (here / "cut.zst").write_bytes(whole + cut[:-6])
+    done = sh("llama generate cut.zst --max-tokens 1", here)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "llama generate: cut.zst:151: compressed input ends early (truncated?)"
+    )
+    assert [each["id"] for each in completions(done.stdout)] == [str(n) for n in range(150)]
+
+
 def test_text_is_the_prompt_and_what_follows(here):
     done = sh(
         "llama generate -q --prompt The --prompt A --max-tokens 2 --temperature 0 --format text",
@@ -233,6 +246,48 @@ def test_a_line_of_a_batch_that_cannot_be_is_named(bad: str, message: str) -> No
         read_call(bad.encode(), settings=Settings(), **how)
 
 
+def test_a_line_of_a_batch_that_is_refused_is_answered_in_its_place(here: Path) -> None:
+    (here / "batch").write_text(
+        line("a", **BODY)
+        + line("b", **BODY, temprature=0)
+        + '{"custom_id": "c", "method": "POST", "url": "/v1/completions"}\n'
+        + line("d", prompt="The", max_tokens=1)
+    )
+    done = sh("llama generate batch --report report", here)
+    a, b, c, d = completions(done.stdout)
+    assert [each["custom_id"] for each in (a, b, c, d)] == ["a", "b", "c", "d"]
+    assert b == {
+        "id": "batch_req_b",
+        "custom_id": "b",
+        "response": {
+            "status_code": 400,
+            "request_id": "b",
+            "body": {
+                "error": {
+                    "message": "field 'temprature' is not known here",
+                    "type": "invalid_request_error",
+                    "param": "temprature",
+                    "code": None,
+                }
+            },
+        },
+        "error": None,
+    }
+    assert c["response"]["body"]["error"]["message"] == "no field 'prompt', and no 'text'"
+    assert (a["response"]["status_code"], d["response"]["status_code"]) == (200, 200)
+    assert "llama generate: batch:2: field 'temprature' is not known here\n" in done.stderr
+    result = json.loads((here / "report").read_text())["result"]
+    assert (done.returncode, result["in"], result["out"], result["malformed"]) == (0, 2, 4, 2)
+    texts = sh("llama generate -q batch --format text", here)
+    assert len(texts.stdout.splitlines()) == 2
+
+
+def test_a_refusal_takes_no_number_from_the_lines_after_it(here: Path) -> None:
+    (here / "mixed").write_text(line("a", prompt=3) + "The cat\n")
+    done = sh("llama generate -q mixed --max-tokens 1", here)
+    assert completions(done.stdout)[1]["id"] == "0"
+
+
 def test_fields_of_a_batch_that_ask_for_nothing_are_taken() -> None:
     neutral = {"max_completion_tokens": None, "presence_penalty": 0, "user": "a", "seed": None}
     how = {"tokenizer": tiny_tokenizer(), "template": Template(), "settings": Settings()}
@@ -310,7 +365,7 @@ def test_processes_that_share_a_model_write_one_answer(here, unused_port):
 
 
 def test_a_model_that_does_not_divide_is_said(here):
-    done = sh("RANK=0 WORLD_SIZE=3 llama generate --device cpu --prompt x", here)
+    done = sh(f"{TWO.format(0, 0, 1).replace('=2', '=3')} --device cpu --prompt x", here)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
         "llama generate: the 2 heads of keys and values do not divide by 3 processes",

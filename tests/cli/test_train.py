@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from torch import equal
 
+from llama_cli.cli import main
 from llama_cli.model.stored import load_whole
 from llama_cli.model.weights import find_checkpoint, weight_files
 from llama_cli.training.log import read_log
@@ -147,6 +149,23 @@ def test_sigterm_saves_and_ends_with_75_and_a_run_in_use_is_refused(tmp_path: Pa
     assert said.endswith("with a checkpoint\n  try: the same command again\n")
     held = find_checkpoint(tmp_path / "r").name
     assert int(held.removeprefix("checkpoint-")) == steps_logged(tmp_path / "r")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_the_first_step_ends_with_75_too(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heard(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr("llama_cli.commands._train.main", heard)
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command sets it
+    done = CliRunner().invoke(main, ["train", "--device", "cpu"])
+    assert (done.exit_code, done.stderr) == (
+        75,
+        "llama train: stopped before there was a checkpoint\n  try: the same command again\n",
+    )
 
 
 def test_ctrl_c_saves_and_ends_by_the_signal(tmp_path: Path) -> None:

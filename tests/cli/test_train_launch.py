@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from llama_cli.cli import main
 from llama_cli.training.log import read_log
 from tests.cli.test_train import same_weights, start, wait_for_checkpoint, wait_for_step
 from tests.shell import sh
@@ -92,25 +94,49 @@ def test_sigterm_and_ctrl_c_save_and_the_same_command_goes_on(runs: Path) -> Non
 
 
 def test_an_error_of_the_processes_is_one_line_said_once(runs: Path) -> None:
-    done = sh(f"llama {TWO} --run odd --tensor 3", runs)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = sh(f"llama {TWO} --run two --lr 1", runs)
+    assert (done.returncode, done.stdout) == (1, "")
     said = done.stderr.splitlines()
-    wrong = "llama train: 2 processes cannot be shared by tensor groups of 3"
+    wrong = "llama train: two holds a run with lr 0.003, not 1.0"
     assert [said[0], *said[-2:]] == [
         "llama train: 2 processes on 1 machine",
         wrong,
-        "  try: llama train --tensor 1",
+        "  try: llama train --run ANOTHER, or the settings it was begun with",
     ]
     assert said.count(wrong) == 1
 
 
-def test_a_wrong_option_starts_nothing(runs: Path) -> None:
-    done = sh(f"llama {TWO} --nodes 2", runs)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "llama train: --nodes needs --rdzv, where the machines meet",
-        "  try: llama train --nodes 2 --rdzv HOST:29500",
-    ]
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ("--nodes 2", 2, "--nodes needs --rdzv, where the machines meet"),
+        ("--tensor 3", 2, "2 processes cannot be shared by tensor groups of 3"),
+        ("--replicas 3", 2, "2 data ranks cannot hold 3 replicas of the weights"),
+        ("--batch 1", 2, "a batch of 1 sequence leaves nothing to some of 2 data ranks"),
+        ("--size 15m --tensor 2", 2, "the 7 heads of the 15m do not divide by 2 tensor ranks"),
+        ("--tokenizer none.model", 1, "no tokenizer at none.model"),
+        ("--data .", 1, "no token shards at ."),
+    ],
+)
+def test_a_wrong_option_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, code: int, words: str
+) -> None:
+    write_sequences(tmp_path / "data")
+    (tmp_path / "w").mkdir()
+    monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command sets it
+    begun = CliRunner().invoke(main, [*TWO.split(), "--run", "odd", *options.split()])
+    assert begun.exit_code == code
+    assert begun.stderr.startswith(f"llama train: {words}\n")
+    assert not (tmp_path / "w" / "odd").exists()
+
+
+def test_a_run_has_a_name() -> None:
+    done = CliRunner().invoke(main, [*TRAIN.split(), "--run", ""])
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        2,
+        "llama train: invalid value for '--run': a name is wanted",
+    )
 
 
 def test_a_pipe_is_kept_for_all_processes(runs: Path) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from llama_cli.cli import main
 from llama_cli.training.log import RunLog, read_log
 from tests.cli.terminal import Terminal
 from tests.cli.test_train import start, wait_for_step
@@ -267,6 +269,17 @@ def test_a_run_that_falls_silent_is_called_stalled_once(tmp_path: Path, log: Run
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_run_that_was_killed_ends_the_watching(tmp_path: Path, log: RunLog) -> None:
+    log.write(line(3))
+    os.utime(tmp_path / "r/log.jsonl", (time.time() - 200,) * 2)
+    (tmp_path / "r/.lock").touch()
+    done = CliRunner().invoke(main, ["train", "--watch", str(tmp_path / "r")])
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        75,
+        f"llama train: {tmp_path}/r has stopped after step 3: its process has gone without a word",
+    )
 
 
 def test_the_panel_says_that_a_run_has_stalled(tmp_path: Path, log: RunLog) -> None:

@@ -122,6 +122,13 @@ def test_a_file_of_a_release_cut_short_is_named(models: Path, size: int) -> None
     assert str(refusal(models / "meta")) == f"{path}: cut short, or no file of torch's"
 
 
+@pytest.mark.parametrize("file", ["llama/params.json", "meta/params.json"])
+def test_a_number_that_params_lack_is_named(models: Path, file: str) -> None:
+    path = models / file
+    path.write_text("{}")
+    assert str(refusal(path.parent)) == f"{path}: no dim"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"model_type": "llama"}'])
 @pytest.mark.parametrize("file", ["hf/config.json", "meta/params.json", "llama/params.json"])
 def test_a_config_that_is_none_is_named(models: Path, file: str, text: str) -> None:

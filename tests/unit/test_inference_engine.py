@@ -73,6 +73,17 @@ def naming(engine: Engine, *pieces: int) -> Engine:
     return Engine(take_over(model), engine.tokenizer)
 
 
+def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine):
+    def failing():
+        yield from prompts()
+        raise LlamaError("no more")
+
+    completions, read = engine.generate(failing(), GREEDY), []
+    with pytest.raises(LlamaError, match="no more"):
+        read.extend(completions)
+    assert read == complete(engine, GREEDY)
+
+
 def test_the_cache_gives_what_a_full_pass_gives(engine):
     for completion in complete(engine, GREEDY):
         ids = engine.tokenizer.encode(completion.prompt)

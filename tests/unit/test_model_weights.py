@@ -56,9 +56,18 @@ def test_a_directory_without_a_model_says_what_to_run(tmp_path: Path) -> None:
     assert "llama train" in caught.value.hint
 
 
-def test_params_that_are_not_a_models_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / "params.json").write_text('{"dim": 64}')
-    with pytest.raises(NotReadyError, match=r"params\.json: not a model's parameters"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "no dim$"),
+        ('{"dim": 64}', "no n_layers$"),
+        ("[]", "not a model's parameters: "),
+        ('{"dim": "wide"}', "not a model's parameters: "),
+    ],
+)
+def test_params_that_are_not_a_models_are_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "params.json").write_text(text)
+    with pytest.raises(NotReadyError, match=rf"params\.json: {words}"):
         load_model(tmp_path)
 
 

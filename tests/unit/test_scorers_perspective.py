@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import socket
+import ssl
 import threading
+import urllib.error
 import urllib.request
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,12 +146,57 @@ def test_a_service_that_never_answers_is_told_with_its_words_after_eight_tries(s
     assert len(service.asked) == 8
 
 
-def test_a_service_that_is_gone_is_told(service, key_file):
+def gone(service):
     service.server.shutdown()
     service.server.server_close()
-    with pytest.raises(LlamaError, match="Connection refused") as caught:
-        client(service, key_file)(["x"])
+
+
+def test_a_service_that_is_gone_is_told_after_three_tries(service, key_file):
+    gone(service)
+    waits = []
+    with pytest.raises(LlamaError, match=r"in 3 tries: .*Connection refused") as caught:
+        client(service, key_file, wait=waits.append)(["x"])
     assert "31 December 2026" in (caught.value.hint or "")
+    assert sum(waits) < 5  # seconds
+
+
+def test_a_service_that_goes_after_it_has_answered_is_waited_for(service, key_file):
+    asked = []
+
+    def going(seconds):
+        asked.append(seconds)
+        if len(asked) == 1:
+            gone(service)
+
+    service.troubles = [(503, {})]
+    scorer = client(service, key_file, wait=going)
+    with pytest.raises(LlamaError, match=r"in 8 tries: .*Connection refused"):
+        scorer(["x"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "tries"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "1 try"),
+        (ssl.SSLCertVerificationError("self-signed certificate"), "1 try"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "3 tries"),
+        (TimeoutError("timed out"), "3 tries"),
+    ],
+)
+def test_what_stays_as_it_is_is_not_asked_again(service, key_file, monkeypatch, cause, tries):
+    def fails(*arguments, **options):
+        raise urllib.error.URLError(cause)
+
+    monkeypatch.setattr(urllib.request, "urlopen", fails)
+    with pytest.raises(LlamaError, match=f"did not answer in {tries}: "):
+        client(service, key_file)(["x"])
+
+
+def test_a_wait_is_told_once_with_its_reason(service, key_file):
+    service.troubles = [(503, {})] * 4
+    words = []
+    client(service, key_file, say=words.append)(["x", "xx", "xxx"])
+    assert words == [f"{service.url}: 503 Quota exceeded; asking again, up to 8 times"]
 
 
 def test_a_quota_spreads_requests_over_time(service, key_file):

@@ -26,6 +26,7 @@ from llama_cli.model.stored import files, load_whole
 from llama_cli.model.transformer import Transformer
 from llama_cli.model.weights import MODEL, find_checkpoint
 from llama_cli.parallel.mesh import joined
+from llama_cli.training import build
 from llama_cli.training import run as module
 from llama_cli.training.checkpoint import OPTIMIZER
 from llama_cli.training.data import Sequences
@@ -54,7 +55,7 @@ def work(rank: int, world: World, port: int, attempt: int, run: Path) -> None:
     torch.set_num_threads(1)
     os.dup2(os.open(run.parent / f"said-{rank}", os.O_WRONLY | os.O_CREAT), 2)
     if world.double:
-        module.Transformer = lambda *args, **options: Transformer(*args, **options).double()  # type: ignore[assignment,misc]
+        build.Transformer = lambda *args, **options: Transformer(*args, **options).double()  # type: ignore[assignment,misc]
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),

@@ -152,6 +152,19 @@ def test_what_came_before_there_was_anything_to_save_is_said() -> None:
         run("rank or os.kill(launcher, signal.SIGTERM); time.sleep(60)")
 
 
+def test_the_second_signal_has_its_usual_effect() -> None:
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    once = "signal.signal(10, lambda number, frame: signal.signal(10, signal.SIG_DFL))\n"
+    twice = "[os.kill(launcher, 10), time.sleep(1.1), os.kill(launcher, 10)]"
+    try:
+        with pytest.raises(Interrupted):
+            run(f"{once}time.sleep(0.3); rank or {twice}; time.sleep(60)")
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

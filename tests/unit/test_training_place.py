@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from llama_cli.cli import main
 from llama_cli.errors import UsageError
 from llama_cli.training.lines import Lines
-from llama_cli.training.place import Place, find_place, rank_environment
+from llama_cli.training.place import Place, find_place, rank_and_size, rank_environment
 
 # what sbatch tells the script, and srun the tasks, for four machines of eight GPUs
 SCRIPT = {
@@ -41,9 +43,47 @@ def test_without_anything_the_process_works_here() -> None:
 
 
 def test_a_process_that_torchrun_started_starts_no_others() -> None:
-    told = {"RANK": "0", "WORLD_SIZE": "4"}
+    told = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert find_place({**TASK, **told}, nodes="4", meet_at="a:1").role == "rank"
     assert rank_environment(told) == {}
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"])
+@pytest.mark.parametrize("text", ["x", "", "-1", "1.5"])
+def test_a_variable_of_torchruns_that_is_no_number_is_named(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} is '{text}', not a number$") as caught:
+        find_place({name: text})
+    assert caught.value.hint == f"unset {name}"
+
+
+def test_a_number_of_slurms_that_is_none_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^SLURM_NNODES is 'many', not a number$"):
+        find_place({**SCRIPT, "SLURM_NNODES": "many"})
+
+
+@pytest.mark.parametrize("command", ["train --size 3m", "eval piqa --data .", "generate x"])
+def test_every_command_that_torchrun_starts_says_what_is_wrong(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, command.split(), env={"RANK": "0", "WORLD_SIZE": "x"})
+    words = f"llama {command.split()[0]}: WORLD_SIZE is 'x', not a number\n"
+    assert (done.exit_code, done.stderr) == (2, f"{words}  try: unset WORLD_SIZE\n")
+
+
+def test_a_rank_is_among_the_ranks_and_knows_where_they_meet() -> None:
+    met = {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert rank_and_size({"RANK": "1", "WORLD_SIZE": "2", **met}) == (1, 2)
+    assert rank_and_size({"RANK": "0", "WORLD_SIZE": "1"}) == (0, 1)
+    with pytest.raises(UsageError, match="RANK 2 is not among WORLD_SIZE 2"):
+        rank_and_size({"RANK": "2", "WORLD_SIZE": "2", **met})
+    with pytest.raises(UsageError, match="and MASTER_PORT, where the processes meet, is not set"):
+        rank_and_size({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a"})
+
+
+def test_a_rank_without_a_size_or_a_size_without_a_rank_means_one_process() -> None:
+    assert rank_and_size({"RANK": "3"}) == (0, 1)
+    assert rank_and_size({"WORLD_SIZE": "4"}) == (0, 1)
 
 
 def test_several_machines_meet_where_they_are_told_to() -> None:
@@ -115,6 +155,15 @@ def test_a_number_of_its_own_needs_torchruns_static_rendezvous() -> None:
 
 def test_without_a_number_of_processes_torchrun_counts_gpus() -> None:
     assert "--nproc-per-node gpu" in lines(Place(), None).one_machine()
+
+
+def test_without_gpus_there_is_one_process_and_no_gpu_is_asked_for() -> None:
+    lines = Lines([], None, Place(), 3, "7b", on_gpu=False)
+    assert "--nproc-per-node 1 " in lines.one_machine()
+    assert "gpu" not in lines.sbatch().lower()
+    several = Lines([], 4, Place(), 3, "7b", on_gpu=False)
+    assert "--nproc-per-node 4 " in several.one_machine()
+    assert "gpu" not in several.sbatch().lower()
 
 
 def test_the_script_is_whole() -> None:

@@ -23,7 +23,7 @@ from llama_cli.training.lock import locked
 from llama_cli.training.log import RunLog, read_log
 from llama_cli.training.plot import curves, draw
 from llama_cli.training.run import train
-from llama_cli.training.stop import stoppable
+from llama_cli.training.stop import TWICE, stoppable, unsaved
 from tests.unit.training import SETTINGS, Ear, job, save, trainer, weights, write_sequences
 
 
@@ -291,6 +291,39 @@ def test_the_second_ctrl_c_has_its_usual_effect() -> None:
         assert stop.signal is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_there_is_anything_to_save_says_so(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    wanted = "stopped before there was a checkpoint"
+    with pytest.raises(Interrupted, match=wanted) as caught, unsaved():
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 75
+    assert signal.getsignal(number) == before
+
+
+def test_the_second_signal_has_its_usual_effect_whatever_it_had_before_the_first_step() -> None:
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with unsaved(), stoppable() as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop.signal is signal.SIGUSR1
+            stop._since -= TWICE
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_ignored_signal_stays_ignored_before_the_first_step() -> None:
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with unsaved():
+            os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_handlers_of_signals_are_put_back() -> None:

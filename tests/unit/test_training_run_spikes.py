@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from llama_cli.errors import Interrupted, LlamaError
 from llama_cli.model.weights import find_checkpoint
-from llama_cli.training import loop, spike
+from llama_cli.training import build, loop, spike
 from llama_cli.training import run as run_module
 from llama_cli.training.checkpoint import glance
 from llama_cli.training.data import Sequences
@@ -36,7 +36,7 @@ BATCHES = range(1, 40)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "draw_weights", loop.draw_weights)  # put back at the end
     monkeypatch.setattr(run_module, "save_curves", lambda run, title: None)  # takes a second
-    monkeypatch.setattr(run_module, "peak_flops", lambda *_: (1e12, "nothing"))
+    monkeypatch.setattr(build, "peak_flops", lambda *_: (1e12, "nothing"))
     torch.set_num_threads(1)
     plant()
 

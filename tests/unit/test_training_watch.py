@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from llama_cli.errors import NotReadyError
+from llama_cli.training.lock import is_free, locked
 from llama_cli.training.log import RunLog
+from llama_cli.training.view import PATIENCE
 from llama_cli.training.watch import Follower
 
 ABOUT = {"steps": 9}
@@ -110,6 +113,44 @@ def test_a_run_without_a_log_yet_is_waited_for(
     assert found.poll() == []
     begun(tmp_path)
     assert found.poll() == [{"run": ABOUT}]
+
+
+def test_a_run_that_went_without_a_word_has_ended_once_its_silence_is_long(
+    tmp_path: Path, begun: Callable[..., RunLog]
+) -> None:
+    with locked(tmp_path):
+        begun(tmp_path).write(line(1))
+        os.utime(tmp_path / "log.jsonl", (900.0, 900.0))
+        found = follow(tmp_path)
+        found.poll()
+        assert found.stalled
+        assert not found.has_ended  # a process has its lock
+    assert found.has_ended
+    os.utime(tmp_path / "log.jsonl", (990.0, 990.0))
+    again = follow(tmp_path)
+    again.poll()
+    assert not again.has_ended  # another process may take its place
+
+
+def test_a_run_that_could_not_write_its_log_has_ended(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        pass
+    found = follow(tmp_path)
+    assert not found.has_ended
+    found.clock.now += PATIENCE + 1
+    assert found.has_ended
+
+
+def test_whoever_asks_for_a_moment_whether_a_run_is_held_keeps_none_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        assert not is_free(tmp_path)
+    with (tmp_path / ".lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        with locked(tmp_path):
+            pass
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def choose(spec: str) -> Scorer:
-    """Open a scorer.
+def choose(spec: str, say: Callable[[str], object] = lambda words: None) -> Scorer:
+    """Open a scorer; `say` is told why one waits.
 
     Raises:
         UsageError: there is no such kind or setting.
@@ -47,7 +47,7 @@ def choose(spec: str) -> Scorer:
     from llama_cli.evaluation.scorers.perspective import Perspective
 
     key_file, *settings = re.split(r",(?=\w+=)", argument)
-    return Perspective(Path(key_file), **dict(map(_setting, settings)))
+    return Perspective(Path(key_file), **dict(map(_setting, settings)), say=say)
 
 
 def _setting(text: str) -> tuple[str, Any]:

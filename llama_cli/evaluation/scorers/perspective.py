@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import http.client
 import random
+import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,22 @@ from llama_cli.stream.reader import read_lines
 URL = "https://commentanalyzer.googleapis.com"
 QUOTA = 1.0  # requests a second that a key gets
 TRIES = 8  # of one request; ours: waits of up to two minutes and a half together
+FEW = 3  # where nobody has answered yet; ours: waits of up to five seconds
 LONGEST_WAIT = 64.0  # seconds; ours
 TIMEOUT = 30.0  # seconds; ours
 AT_ONCE = 16  # requests under way at most; ours
 BUSY = {429, 500, 502, 503, 504}  # HTTP states that pass
 REFUSED = {401, 403}
 ENDED = "PerspectiveAPI ends on 31 December 2026: llama eval fit-scorer makes a scorer that stays"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a request was not answered, how often it is to be sent in all, and what is asked."""
+
+    said: str
+    tries: int
+    after: str = ""  # Retry-After
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,7 @@ class Perspective:
     languages: Sequence[str] = ("en",)
     cache: Path | None = None
     wait: Callable[[float], object] | None = field(default=None, repr=False)  # for tests
+    say: Callable[[str], object] = field(default=lambda words: None, repr=False)  # of a wait
 
     @property
     def name(self) -> str:
@@ -77,7 +91,7 @@ class Perspective:
 
     def _answers(self, texts: Sequence[str]) -> dict[str, float]:
         """Ask for every text, several at once, and keep each answer when it comes."""
-        key, pace = self._key(), _Pace(1 / self.quota, self.wait)
+        key, pace = self._key(), _Pace(1 / self.quota, self.wait, self.say)
         with self._keeping() as keep, _pool(AT_ONCE, pace) as pool:
 
             def answer(text: str) -> tuple[str, float]:
@@ -151,23 +165,33 @@ class Perspective:
 
     def _sent(self, request: urllib.request.Request, pace: _Pace) -> Any:
         """Send a request until it is answered, or was tried too often."""
-        said = ""
-        for attempt in range(TRIES):
+        for attempt in count(1):
             pace.turn()
-            try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-                    return orjson.loads(reply.read())
-            except urllib.error.HTTPError as error:
-                said = self._refusal(error)
-                after = error.headers.get("Retry-After", "")
-            except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
-                said, after = str(getattr(error, "reason", error)), ""
-            if attempt < TRIES - 1:
-                pace.rest(_pause(attempt, after))
+            found = self._tried(request, pace)
+            if not isinstance(found, _Failure):
+                return found
+            if attempt >= found.tries:
+                break
+            pace.tell(f"{self.url}: {found.said}; asking again, up to {found.tries} times")
+            pace.rest(_pause(attempt - 1, found.after))
         raise LlamaError(
-            f"{self.url} did not answer in {TRIES} tries: {one_line(said)}",
+            f"{self.url} did not answer in {found.tries} "
+            f"{'try' if found.tries == 1 else 'tries'}: {found.said}",
             hint=f"the same command later, or a smaller quota=; {ENDED}",
         )
+
+    def _tried(self, request: urllib.request.Request, pace: _Pace) -> Any:
+        """Send a request once; give the answer, or a _Failure that may pass."""
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
+                pace.reached = True
+                return orjson.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            pace.reached = True
+            return _Failure(self._refusal(error), TRIES, error.headers.get("Retry-After", ""))
+        except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+            said = one_line(str(getattr(error, "reason", error)))
+            return _Failure(said, TRIES if pace.reached else _tries(error))
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
         """Say why a request failed, if trying again may help.
@@ -186,9 +210,19 @@ class Perspective:
 
 
 class _Pace:
-    """Turns that come at most once in `seconds`, for any number of threads, until `stop`."""
+    """Turns that come at most once in `seconds`, for any number of threads, until `stop`.
 
-    def __init__(self, seconds: float, wait: Callable[[float], object] | None) -> None:
+    It remembers whether the service has ever answered, and tells of the first wait for it.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        wait: Callable[[float], object] | None,
+        say: Callable[[str], object],
+    ) -> None:
+        self.reached = False
+        self._say: Callable[[str], object] | None = say
         self._seconds, self._stopped = seconds, threading.Event()
         self._wait = wait or self._stopped.wait
         self._lock = threading.Lock()
@@ -202,6 +236,13 @@ class _Pace:
             self._next = at + self._seconds
         if at > now:
             self.rest(at - now)
+
+    def tell(self, words: str) -> None:
+        """Say why there is a wait, once for all threads."""
+        with self._lock:
+            say, self._say = self._say, None
+        if say:
+            say(words)
 
     def rest(self, seconds: float) -> None:
         """Wait.
@@ -227,6 +268,18 @@ def _pool(size: int, pace: _Pace) -> Iterator[ThreadPoolExecutor]:
     finally:
         pace.stop()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tries(error: Exception) -> int:
+    """Say how often to ask a service that has never answered, for what it did not do.
+
+    A name that nobody knows, and a certificate that is not right, stay so.
+    """
+    if not isinstance(error, urllib.error.URLError):  # it was reached
+        return TRIES
+    cause = error.reason
+    unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+    return 1 if unknown or isinstance(cause, ssl.SSLCertVerificationError) else FEW
 
 
 def _pause(attempt: int, after: str) -> float:

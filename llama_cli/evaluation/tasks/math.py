@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from llama_cli.evaluation.kinds.reasoning import Reasoning
 from llama_cli.evaluation.maths import boxed, final_answer, latex
 from llama_cli.evaluation.rows import Found, Placed, read_jsonl, read_object
-from llama_cli.evaluation.task import Figures, Files, Row, Shots, Task
+from llama_cli.evaluation.task import Files, Row, Shots, Task
+from llama_cli.evaluation.tasks._votes import OPEN, with_votes
 
 
 def _example(problem: str, solution: str, answer: str) -> str:
@@ -64,34 +65,26 @@ def _gold(row: Row) -> str:
     return answer
 
 
-def _task(name: str, metric: str, votes: int, reported: Figures) -> Task:
-    return Task(
-        name=name,
-        metric=metric,
-        files=Files("math", ("MATH/test/*/*.json or test/*/*.json or test.jsonl",), _read),
-        split="test",
-        prompt=lambda row: f"Problem:\n{row['problem']}\n\nSolution:",
-        id=lambda row: row.get("id", row.get("idx")),
-        groups=lambda row: [row["type"]],
-        shots=4,
-        worked=Shots(texts=OURS),
-        kind=Reasoning(
-            gold=_gold,
-            final=final_answer,
-            same=latex,
-            stop=("I hope it is correct", "\nProblem:"),
-            max_tokens=512,
-            normalize="final answer",
-            votes=votes,
-        ),
-        note="the worked examples are ours, unless --examples has Minerva's; answers are compared "
-        "in one written form, expressions by value; 512 new tokens and, for votes, "
-        "Minerva's temperature 0.6 and top-p 0.95 are not the paper's words",
-        reported=reported,
-    )
-
-
-TASKS = (
-    _task("math", "accuracy", 1, {"7B": 2.9, "13B": 3.9, "33B": 7.1, "65B": 10.6}),
-    _task("math@256", "maj1@256", 256, {"7B": 6.9, "13B": 8.8, "33B": 15.2, "65B": 20.5}),
+GREEDY = Task(
+    name="math",
+    metric="accuracy",
+    files=Files("math", ("MATH/test/*/*.json or test/*/*.json or test.jsonl",), _read),
+    split="test",
+    prompt=lambda row: f"Problem:\n{row['problem']}\n\nSolution:",
+    id=lambda row: row.get("id", row.get("idx")),
+    groups=lambda row: [row["type"]],
+    shots=4,
+    worked=Shots(texts=OURS),
+    kind=Reasoning(
+        gold=_gold,
+        final=final_answer,
+        same=latex,
+        stop=("I hope it is correct", "\nProblem:"),
+        max_tokens=512,
+        normalize="final answer",
+    ),
+    note="the worked examples are ours, unless --examples has Minerva's; answers are compared in "
+    f"one written form, expressions by value; 512 {OPEN}",
+    reported={"7B": 2.9, "13B": 3.9, "33B": 7.1, "65B": 10.6},
 )
+TASKS = with_votes(GREEDY, 256, {"7B": 6.9, "13B": 8.8, "33B": 15.2, "65B": 20.5})

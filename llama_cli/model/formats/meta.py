@@ -135,7 +135,9 @@ def open_source(directory: Path) -> Source:
         config = _config(about, found)
     except FileNotFoundError:
         raise NotReadyError(f"no parameters at {about}", hint=_again(about)) from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except KeyError as error:
+        raise NotReadyError(f"{about}: no {error.args[0]}", hint=_again(about)) from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         message = f"{about}: not a model's parameters: {error}"
         raise NotReadyError(message, hint=_again(about)) from None
     _refuse_missing(directory, found, config)

@@ -51,7 +51,9 @@ def read_config(directory: Path) -> ModelConfig:
         return ModelConfig.from_params(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise NotReadyError(f"no model at {directory}", hint=HINT) from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except KeyError as error:
+        raise NotReadyError(f"{path}: no {error.args[0]}", hint=HINT) from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise NotReadyError(f"{path}: not a model's parameters: {error}", hint=HINT) from None
 
 
