@@ -19,6 +19,7 @@ from llama_cli.model.config import ModelConfig
 ROUND = 64  # places that are made at a time; ours
 PLACES = 1 << 15  # that rows are well given at a time; ours: 16 of 2,048, 16 GiB for 7B in bf16
 ROWS = 256  # and rows; ours
+SPARE = 1  # place at the end of each slot that no row ever has (`static`)
 
 
 class Cache:
@@ -38,7 +39,7 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Tokens of each row there is room for."""
+        """Places of each slot, the spare one too."""
         return self.kv_NSTHD.shape[2]
 
     def rows(self, length: int) -> int:
@@ -47,7 +48,7 @@ class Cache:
 
     def grow(self, slots: int, length: int) -> None:
         """Make room for as much, at least, and keep what is there."""
-        length = -(-length // ROUND) * ROUND
+        length = -(-(length + SPARE) // ROUND) * ROUND
         if slots <= self.slots and length <= self.length:
             return
         layers, held, places, *rest = self.kv_NSTHD.shape

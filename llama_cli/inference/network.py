@@ -23,6 +23,7 @@ from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attentio
 from llama_cli.inference.alike import BLOCK
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import Cache
+from llama_cli.inference.graphs import open_graphs
 from llama_cli.inference.products import Product, dense, int8, laid_out
 from llama_cli.kernels.attention import causal_attention, choose
 from llama_cli.kernels.host import Floats
@@ -110,6 +111,9 @@ class Network:
         self.embedding = model.tok_embeddings.weight.detach()  # the head's, if they are tied
         self.turns = torch.empty(0)
         self.threads = torch.get_num_threads()
+        self.least = 2 if on_cpu else 1  # rows of a product; oneDNN wants two
+        self.graphs = None if sharing else open_graphs(self.device)
+        self.sound = True  # until a row has no numbers: then what is masked has some that spoil all
 
     def begin_thread(self) -> None:
         """Take as many threads as whoever made it: each new one begins with all of them."""
@@ -122,40 +126,50 @@ class Network:
     @torch.inference_mode()
     def states(self, tokens: Sequence[int], pieces: Sequence[Piece], cache: Cache) -> Tensor:
         """Give what the head reads of each token (N, d), and add the tokens to the cache."""
+        if self.graphs and self.sound:
+            done = self.graphs.states(self, tokens, pieces, cache)
+            if done is not None:
+                return done
         count = len(tokens)
         at = [place for each in pieces for place in range(each.start, each.start + each.count)]
         slots = [each.slot for each in pieces for _ in range(each.count)]
-        if count == 1:  # products want two rows
+        if count < self.least:
             tokens, at, slots = [*tokens] * 2, at * 2, slots * 2
         ids_N, at_N, slots_N = torch.tensor([tokens, at, slots], device=self.device)
-        turns_N = self._turns(cache.length)[at_N][:, None]
-        spans = list(spans_of(pieces, apart=self.device.type == "cpu"))
+        turns_N = self.turns_of(cache.length)[at_N][:, None]
+        on_cpu = self.device.type == "cpu"
+        spans = list(spans_of(pieces, apart=on_cpu or not self.sound, blocks=on_cpu))
         places_N = slots_N * cache.length + at_N
         x_Nd = embedding(ids_N, self.embedding).to(self.dtype)
         for index, layer in enumerate(self.layers):
-            n_Nd = self._normal(x_Nd, layer.attention_norm)
+            n_Nd = self.normal(x_Nd, layer.attention_norm)
             qkv_NHD = self._turned(layer.wqkv(n_Nd), turns_N)
             q_NHD, kv_NHD = qkv_NHD.tensor_split([self.heads], 1)
             cache.write(index, places_N, kv_NHD)
             seen_Nd = self.attend(q_NHD, cache.kv_NSTHD[index], spans).flatten(1)
             x_Nd = self._total(layer.wo(seen_Nd)).add_(x_Nd)
-            a, b = layer.w13(self._normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
+            a, b = layer.w13(self.normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
             x_Nd = self._total(layer.w2(silu(a).mul_(b))).add_(x_Nd)
-        return self._normal(x_Nd[:count], self.norm)
+        return self.normal(x_Nd[:count], self.norm)
 
     @torch.inference_mode()
     def logits(self, states_Nd: Tensor) -> Floats:
         """Give the logits (N, V) after states, in fp32 on the CPU, where tokens are chosen."""
-        pair_Nd = states_Nd if len(states_Nd) > 1 else states_Nd.repeat(2, 1)
-        logits_NV = self.head(pair_Nd)[: len(states_Nd)]
-        whole_NV = self.sharing.columns(logits_NV) if self.sharing else logits_NV
-        on_cpu_NV: Floats = whole_NV.float().cpu().numpy()
+        enough_Nd = states_Nd if len(states_Nd) >= self.least else states_Nd.repeat(2, 1)
+        logits_NV = self.head(enough_Nd)[: len(states_Nd)]
+        whole_NV = (self.sharing.columns(logits_NV) if self.sharing else logits_NV).float()
+        if self.device.type == "cuda":  # to memory that it writes by itself
+            pinned_NV = torch.empty(whole_NV.shape, dtype=whole_NV.dtype, pin_memory=True)
+            whole_NV = pinned_NV.copy_(whole_NV)
+        on_cpu_NV: Floats = whole_NV.cpu().numpy()
         return on_cpu_NV
 
     def summary(self, logits_NV: Floats) -> tuple[list[int], Floats]:
         """Give the first of the largest of each row, and ln of the sum of e to each logit."""
-        totals_N: Floats = torch.from_numpy(logits_NV).logsumexp(-1).numpy()
-        return logits_NV.argmax(-1).tolist(), totals_N
+        totals_N = torch.from_numpy(logits_NV).logsumexp(-1)
+        self.sound = self.sound and bool(totals_N.isfinite().all())
+        found_N: Floats = totals_N.numpy()
+        return logits_NV.argmax(-1).tolist(), found_N
 
     def _total(self, x_Nd: Tensor) -> Tensor:
         return self.sharing.total(x_Nd) if self.sharing else x_Nd
@@ -188,10 +202,11 @@ class Network:
             part.weight.data = view
         return dense(whole)
 
-    def _normal(self, x_Nd: Tensor, weight: Tensor) -> Tensor:
+    def normal(self, x_Nd: Tensor, weight: Tensor) -> Tensor:
+        """Norm rows, and weigh them."""
         return rms_norm(x_Nd, weight.shape, weight, self.config.norm_eps)
 
-    def _turns(self, length: int) -> Tensor:
+    def turns_of(self, length: int) -> Tensor:
         """Give the rotation of each position, as complex numbers."""
         if len(self.turns) < length:
             config = self.config
@@ -229,11 +244,11 @@ class Network:
         return out_NHD
 
 
-def spans_of(pieces: Sequence[Piece], *, apart: bool) -> Iterator[Span]:
-    """Join the next tokens of neighbours; `apart`, only of those at the same place, and by blocks.
+def spans_of(pieces: Sequence[Piece], *, apart: bool, blocks: bool) -> Iterator[Span]:
+    """Join the next tokens of neighbours, `apart` only of those at the same place; cut `blocks`.
 
     >>> pieces = [Piece(0, 9, 1), Piece(1, 9, 1), Piece(2, 5, 1), Piece(4, 5, 1)]
-    >>> [[(s.slot, s.rows) for s in spans_of(pieces, apart=apart)] for apart in (True, False)]
+    >>> [[(s.slot, s.rows) for s in spans_of(pieces, apart=x, blocks=x)] for x in (True, False)]
     [[(0, 2), (2, 1), (4, 1)], [(0, 3), (4, 1)]]
     """
     first, held = 0, None
@@ -242,7 +257,7 @@ def spans_of(pieces: Sequence[Piece], *, apart: bool) -> Iterator[Span]:
             start = max(held.start, piece.start)
             held = Span(held.first, held.slot, start, 1, (*held.starts, piece.start))
         else:
-            *before, last = _cut(first, piece, blocks=apart)
+            *before, last = _cut(first, piece, blocks=blocks)
             yield from [held, *before] if held else before
             held = last
         first += piece.count

@@ -10,6 +10,7 @@ Legend: N rows, K width of the input, M width of the output.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,12 +39,30 @@ def laid_out(weight_MK: Tensor) -> Tensor:
     return weight_MK.t().contiguous().t()
 
 
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A product with a matrix as it is, as PyTorch does it."""
+
+    weight_MK: Tensor
+
+    def __call__(self, x_NK: Tensor) -> Tensor:
+        return linear(x_NK, self.weight_MK)
+
+
 def dense(weight_MK: Tensor) -> Product:
     """Multiply by a matrix as it is."""
     if weight_MK.dtype != torch.float32 or weight_MK.device.type != "cpu" or not onednn():
-        return lambda x_NK: linear(x_NK, weight_MK)
+        return Dense(weight_MK)
     multiply = torch.ops.mkldnn._linear_pointwise
     return lambda x_NK: multiply(x_NK, weight_MK, None, "none", [], "")
+
+
+def add(product: Product, y_NM: Tensor, x_NK: Tensor) -> None:
+    """Add a product to what is there: in the product itself where it can, a kernel less."""
+    if isinstance(product, Dense):
+        y_NM.addmm_(x_NK, product.weight_MK.t())
+    else:
+        y_NM.add_(product(x_NK))
 
 
 def int8(weight_MK: Tensor) -> Product:
