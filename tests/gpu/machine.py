@@ -13,9 +13,9 @@ from cuda_ext import build
 from tests.shell import ROOT
 
 
-def heading() -> str:
+def heading(what: str) -> str:
     """Return the title of a section of docs/benchmarks.md, and a line under it."""
-    return f"## {datetime.now(UTC):%Y-%m-%d}, `make gpu`: attention\n\n{', '.join(parts())}"
+    return f"## {datetime.now(UTC):%Y-%m-%d}, `make gpu`: {what}\n\n{', '.join(parts())}"
 
 
 def parts() -> list[str]:

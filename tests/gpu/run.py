@@ -35,11 +35,13 @@ class Step:
 
 
 STEPS = (
-    Step("build", 120, ("cuda_ext.build",)),
-    Step("test", 180, PYTEST),
+    Step("build", 95, ("cuda_ext.build",)),
+    Step("test", 170, PYTEST),
     Step("sanitize", 160, ("tests.gpu.sanitize",)),
-    Step("time", 130, ("tests.gpu.time_attention",)),
+    Step("time", 115, ("tests.gpu.time_attention",)),
+    Step("generate", 55, ("tests.gpu.time_generation",)),
 )
+TABLES = ("time", "generate")
 
 
 def main() -> None:
@@ -60,8 +62,8 @@ def run(steps: list[Step], save: list[str]) -> list[str]:
     """Run the steps, and return the names of those that failed."""
     failed: list[str] = []
     for step in steps:
-        more = [word for path in save for word in ("--save", path)] if step.name == "time" else []
-        if step.name == "time" and failed:
+        more = [word for path in save for word in ("--save", path)] if step.name in TABLES else []
+        if step.name in TABLES and failed:
             more += ["--wrong", f"failed: {', '.join(failed)}"]
         if not passed(step, more):
             failed.append(step.name)

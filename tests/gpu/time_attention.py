@@ -125,7 +125,7 @@ def most_bytes(attend: Attend, leaves: list[Tensor], grad: Tensor) -> int:
 def section(wrong: str) -> Iterator[str]:
     """Yield the lines of the report, as they are found."""
     attends = attentions.attentions()
-    yield machine.heading()
+    yield machine.heading("attention")
     if wrong:
         yield f"\n**The kernel is wrong ({wrong}): its times mean nothing.**"
     yield f"\nbf16, causal, {TOKENS:,} tokens, {HEADS} heads; TFLOP/s forward / backward / both.\n"

@@ -151,7 +151,7 @@ def test_a_machine_without_anything_still_has_a_name(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CUDA_HOME", "/nowhere")
     assert machine.parts()[0]
-    assert machine.heading().startswith("## 20")
+    assert machine.heading("attention").startswith("## 20")
 
 
 @pytest.fixture
