@@ -79,7 +79,7 @@ class Graphs:
         if self.fault or any(each.count > 1 for each in pieces):
             return None
         if not self._on or self._on() is not cache.kv_NSTHD:
-            self._turn_to(network, cache)
+            self._turn_to(cache)
         window = window_of(pieces, cache.slots, cache.length)
         asked = torch.tensor(given(tokens, pieces, window, cache.length))
         recorded = self._recorded(window) or self._record(network, window, cache, asked)
@@ -88,7 +88,7 @@ class Graphs:
         recorded.given_4N.copy_(asked)
         return recorded.again()[: len(pieces)].clone()
 
-    def _turn_to(self, network: Network, cache: Cache) -> None:
+    def _turn_to(self, cache: Cache) -> None:
         """Forget what was recorded on other memory."""
         self._on = ref(cache.kv_NSTHD)
         self._turns = None
