@@ -28,7 +28,8 @@ from torch import Tensor
 
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import Cache
-from llama_cli.inference.static import Turns, Window, given, step, turns_of, window_of
+from llama_cli.inference.split import parts_of, works
+from llama_cli.inference.static import Plan, Turns, Window, given, step, turns_of, window_of
 
 if TYPE_CHECKING:
     from llama_cli.inference.network import Network
@@ -110,9 +111,8 @@ class Graphs:
         given_4N = asked.to(network.device, copy=True)
         self._turns = self._turns or turns_of(network, cache.length)
         try:
-            again = self.recorder.record(
-                partial(step, network, self._turns, window, cache), given_4N
-            )
+            plan = Plan(window, self._turns, _parts(network, window))
+            again = self.recorder.record(partial(step, network, plan, cache), given_4N)
         except RuntimeError as error:  # PyTorch's, whatever CUDA says
             self._give_up(error)
             return None
@@ -126,6 +126,13 @@ class Graphs:
         self.held.clear()
         self.recorder.forget()
         warnings.warn(f"no CUDA graphs, tokens take longer: {self.fault}", stacklevel=2)
+
+
+def _parts(network: Network, window: Window) -> int:
+    """Say in how many parts attention reads places, if that works here."""
+    parts, heads = parts_of(window.rows, window.length), network.key_heads
+    shape = heads, network.heads // heads, network.config.head_dim
+    return parts if parts > 1 and works(network.device, network.dtype, *shape) else 1
 
 
 class Cuda:

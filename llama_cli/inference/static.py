@@ -16,7 +16,6 @@ of it, T places.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 from llama_cli.inference import products
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import Cache
+from llama_cli.inference.split import hiding, in_parts
 
 if TYPE_CHECKING:
     from llama_cli.inference.network import Network
@@ -108,32 +108,33 @@ def turns_of(network: Network, length: int) -> Turns:
     return Turns(torch.stack([turning, still], 1), kinds_H)
 
 
-def step(network: Network, turns: Turns, window: Window, cache: Cache, given_4N: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a step is done."""
+
+    window: Window
+    turns: Turns
+    parts: int = 1  # in which attention reads places (`split`)
+
+
+def step(network: Network, plan: Plan, cache: Cache, given_4N: Tensor) -> Tensor:
     """Do it: give what the head reads of each piece, (N, d), and add the tokens to the cache."""
     ids_N, at_N, places_N, order_N = given_4N.unbind()
+    window = plan.window
     rows = slice(window.first, window.first + window.rows)
-    turns_NH2P2 = turns.at(at_N)
-    hidden_N11T = _hidden(at_N, window.length, network.dtype)
+    turns_NH2P2 = plan.turns.at(at_N)
+    places_T = torch.arange(window.length, device=at_N.device)
+    hidden_N11T = hiding(places_T > at_N[:, None], network.dtype)[:, None, None]  # for all layers
     x_Nd = embedding(ids_N, network.embedding).to(network.dtype)
     for index, layer in enumerate(network.layers):
         qkv_Nd = layer.wqkv(network.normal(x_Nd, layer.attention_norm))
         q_NHD, kv_NHD = _turned(qkv_Nd, turns_NH2P2).tensor_split([network.heads], 1)
         cache.write(index, places_N, kv_NHD)
         kv_NTHD = cache.kv_NSTHD[index, rows, : window.length]
-        products.add(layer.wo, x_Nd, _attend(q_NHD, kv_NTHD, hidden_N11T))
+        products.add(layer.wo, x_Nd, _attend(q_NHD, kv_NTHD, hidden_N11T, plan.parts))
         a, b = layer.w13(network.normal(x_Nd, layer.ffn_norm)).chunk(2, 1)
         products.add(layer.w2, x_Nd, silu(a).mul_(b))
     return network.normal(x_Nd[order_N], network.norm)
-
-
-def _hidden(at_N: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """Give what is added to scores: nothing, or minus infinity where no place is filled.
-
-    Made once a step; from a mask of true and false every layer would make it.
-    """
-    places_T = torch.arange(length, device=at_N.device)
-    nothing = torch.zeros(len(at_N), length, device=at_N.device, dtype=dtype)
-    return nothing.masked_fill_(places_T > at_N[:, None], -math.inf)[:, None, None]
 
 
 def _turned(qkv_Nd: Tensor, turns_NH2P2: Tensor) -> Tensor:
@@ -145,8 +146,10 @@ def _turned(qkv_Nd: Tensor, turns_NH2P2: Tensor) -> Tensor:
     return turned.flatten(2)
 
 
-def _attend(q_NHD: Tensor, kv_NTHD: Tensor, hidden_N11T: Tensor) -> Tensor:
+def _attend(q_NHD: Tensor, kv_NTHD: Tensor, hidden_N11T: Tensor, parts: int) -> Tensor:
     """Attend, (N, d): the heads that share a key head are as many queries of it, copied nowhere."""
     k, v = kv_NTHD.transpose(1, 2).chunk(2, 1)  # (N, G, T, D)
     q = q_NHD.view(len(k), k.shape[1], -1, k.shape[-1])
+    if parts > 1:
+        return in_parts(q, k, v, hidden_N11T, parts).flatten(1)
     return scaled_dot_product_attention(q, k, v, attn_mask=hidden_N11T).flatten(1)

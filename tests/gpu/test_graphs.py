@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llama_cli.inference import static
+from llama_cli.inference import split, static
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.engine import Engine, Settings
 from llama_cli.inference.graphs import Graphs
@@ -92,18 +92,24 @@ def test_completions_are_the_same_with_graphs_and_without(device) -> None:
     assert not graphs.fault
 
 
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("heads", [(32, 1), (8, 4)])
+def test_places_may_be_read_in_parts(device, dtype, heads) -> None:
+    assert split.works(torch.device(device), dtype, *heads, 128)
+
+
 def test_a_step_waits_for_nothing_on_the_gpu(device) -> None:
     needs_gpu(device)
     network = network_of(device, torch.bfloat16)
     cache = network.cache()
     cache.grow(2, 100)
-    turns = static.turns_of(network, cache.length)
     pieces = [Piece(0, 3, 1), Piece(1, 50, 1)]
     window = static.window_of(pieces, cache.slots, cache.length)
+    plan = static.Plan(window, static.turns_of(network, cache.length))
     given = torch.tensor(static.given([5, 6], pieces, window, cache.length), device=device)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.inference_mode():
-            static.step(network, turns, window, cache, given)
+            static.step(network, plan, cache, given)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -42,6 +42,7 @@ COPIED = 4 << 30  # bytes; ours: far more than a GPU's caches hold
 COPIES = 10
 WHOLE, ALONE = 1, 0.75  # ours: rows, and the share of copying that one row is to reach
 STD = 0.02
+FAR = 2_000  # places
 
 Wait = Callable[[], object]
 
@@ -192,6 +193,12 @@ def verdict(timings: Sequence[Timing], weights: int, copying: float) -> str:
     return f"Target, one row with graphs at {ALONE:.2f} of copying: {share:.2f}, {judged}."
 
 
+def far(network: Network, wait: Wait, at: int = FAR) -> str:
+    """Say what a step of one row with graphs takes further on."""
+    seconds = median(states(network, 1, at, 16, wait))
+    return f"One row at place {at:,}: {1e3 * seconds:.2f} ms up to the head."
+
+
 def trace(network: Network) -> list[kernel_times.Event]:
     """Return what the profiler saw of steps of one row with graphs."""
     step = step_of(network, 1, PROMPT + TOKENS // 2)
@@ -230,6 +237,7 @@ def main() -> None:
         f"{machine.heading('decoding the 7B shape')}\n",
         *([f"**Something is wrong ({options.wrong}).**\n"] if options.wrong else []),
         *lines([*measure(network, graphs)], weight_bytes(SIZES["7b"]), copying),
+        far(network, torch.cuda.synchronize),
         "\nThe kernels of one row, up to the head:\n",
         *kernels(trace(network), kernel_times.RUNS),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,6 +98,15 @@ def test_the_kernel_that_takes_most_of_a_step_comes_first() -> None:
     ]
 
 
+def test_a_row_that_has_come_far_is_timed_too() -> None:
+    torch.set_num_threads(1)
+    network, recorder = network_of(CONFIG, "cpu", torch.float32), Traced()
+    network.graphs = Graphs(recorder)
+    said = time_generation.far(network, wait, at=1_100)
+    assert re.fullmatch(r"One row at place 1,100: \d+\.\d\d ms up to the head\.", said)
+    assert recorder.repeated > 16
+
+
 def test_steps_are_recorded_before_they_are_traced(monkeypatch) -> None:
     torch.set_num_threads(1)
     network, recorder = network_of(CONFIG, "cpu", torch.float32), Traced()
@@ -124,6 +134,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "network_of": lambda *_: None,
         "measure": lambda *_: iter(TIMED),
         "trace": lambda _: [],
+        "far": lambda *_: "One row far on.",
     }.items():
         monkeypatch.setattr(time_generation, name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -22,7 +22,7 @@ from llama_cli.inference.graphs import PLAIN, Cuda, Graphs, open_graphs
 from llama_cli.inference.network import Network
 from llama_cli.inference.products import Dense, add, dense, int8
 from llama_cli.inference.rows import rows_of
-from llama_cli.inference.static import Window, window_of
+from llama_cli.inference.static import Plan, Window, window_of
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt
 from tests.recorders import Traced
@@ -118,13 +118,13 @@ def filled(network: Network, starts: list[int | None]) -> Cache:
     return cache
 
 
-def stepped(network: Network, cache: Cache, pieces: list[Piece]) -> Tensor:
+def stepped(network: Network, cache: Cache, pieces: list[Piece], parts: int = 1) -> Tensor:
     """Do a step by `static`."""
     window = window_of(pieces, cache.slots, cache.length)
-    turns = static.turns_of(network, cache.length)
+    plan = Plan(window, static.turns_of(network, cache.length), parts)
     given = static.given(range(5, 5 + len(pieces)), pieces, window, cache.length)
     with torch.inference_mode():
-        return static.step(network, turns, window, cache, torch.tensor(given))[: len(pieces)]
+        return static.step(network, plan, cache, torch.tensor(given))[: len(pieces)]
 
 
 @pytest.mark.parametrize(
