@@ -131,11 +131,11 @@ def set_up(
     threads: int | None,
     deterministic: bool,
 ) -> How:
-    """Choose what goes together.
+    """Choose the device, and see that the other options go with it.
 
     Raises:
         UsageError: the options do not go together.
-        NotReadyError: there is no such device, or it is not deterministic.
+        NotReadyError: there is no such device, or it cannot be deterministic.
     """
     if dtype and quantize:
         raise UsageError("--quantize is a dtype of its own; leave out --dtype")

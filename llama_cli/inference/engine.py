@@ -1,8 +1,6 @@
 """Completing prompts and scoring continuations with a model.
 
-Completing is the matter of `batch`, and how the model is run of `network`. Scoring pads on the
-right, which causal attention never sees: a row gets what it would get alone, up to rounding.
-Legend: B batch, L length, d width, V vocabulary, N scored tokens of a batch.
+Completing is the matter of `batch`, scoring of `likelihood`, and how the model is run of `backend`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one operation worth a kernel of its own: causal attention, and how it is chosen.
+"""What is worth a kernel of its own: causal attention, and a whole model on a CPU.
 
 * gradient      forward and backward as plain functions, for a backward written by hand
 * attention     what a model calls: chooses a backend, by name or by what can run here
@@ -7,6 +7,7 @@
 * extension     ours, as a torch operator, made of
                 + check      what it takes         + documents   packed sequences
                 + sharding   DTensors              + library     the C calls to cuda_ext
+* host          the layers of a model on a CPU, without PyTorch: the C calls to cuda_ext/host
 
 Nothing imports what stands above it.
 """

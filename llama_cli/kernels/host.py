@@ -2,7 +2,7 @@
 
 The library is plain C, one file for every Python and torch, with code for AVX-512, AVX2 and any
 other processor in it; it reads weights where they lie, in fp32, bf16, fp16 or int8. Memory that
-is pointed to is the caller's, who keeps it as long as a `Model` is used. Arrays are NumPy's, which
+is pointed to is the caller's, who keeps it as long as a `CModel` is used. Arrays are NumPy's, which
 has no bfloat16: its bits are in uint16. Legend: N tokens, d width, V vocabulary.
 """
 
@@ -28,7 +28,7 @@ ROWS = 16  # of an int8 matrix that lie beside each other, cuda_ext/host/product
 BUILD = "python -m cuda_ext.host.build"
 KINDS = {np.dtype(kind): at for at, kind in enumerate((np.float32, np.uint16, np.float16, np.int8))}
 VARIANTS = ("base", "avx2", "avx512")
-MOST_THREADS = 1024  # past some thousands the system gives no more, and we crash
+MOST_THREADS = 1024  # ours, as of --threads: past some thousands the system gives no more
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -258,8 +258,9 @@ def summary(logits_NV: Floats) -> tuple[NDArray[np.int32], Floats]:
 
 
 def narrow(matrix: Matrix) -> Matrix:
-    """Put a matrix into int8, as the kernel reads it: sixteen rows beside each other, four numbers
-    of each at a time, both filled up with zeros.
+    """Put a matrix into int8, as the kernel reads it.
+
+    Sixteen rows lie beside each other, four numbers of each at a time, both filled up with zeros.
 
     Raises:
         LlamaError: there is not enough memory.
