@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from llama_cli.errors import LlamaError, naming
+from llama_cli.errors import naming
 from llama_cli.evaluation.models.answering import Answer
 
 ABOUT = "about.json"
@@ -114,13 +114,3 @@ def _lines(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Answer]
                 yield {key: Answer(**each) for key, each in orjson.loads(line).items()}
             except (ValueError, TypeError, AttributeError):
                 say(f"{path}:{number}: left out, not a whole line: its process was stopped")
-
-
-def refuse_file(root: Path) -> None:
-    """Say in one line that a cache is a directory.
-
-    Raises:
-        LlamaError: it is a file.
-    """
-    if root.exists() and not root.is_dir():
-        raise LlamaError(f"{root} is a file, and a cache is a directory")
