@@ -19,20 +19,8 @@ from torch import Tensor
 
 from llama_cli.model.dtypes import BYTES, DType, named, torch_dtype
 from llama_cli.model.manifest import Entry
-from llama_cli.model.parts import SUFFIX, File, Parts, Read, Rectangle, Where, files, shapes
+from llama_cli.model.parts import SUFFIX, File, Parts, Read, Rectangle, Where
 from llama_cli.model.safetensors import write_safetensors
-
-__all__ = [
-    "SUFFIX",
-    "Slice",
-    "files",
-    "fill",
-    "load_whole",
-    "pour",
-    "save_slices",
-    "save_tensors",
-    "shapes",
-]
 
 BLOCK = 1 << 20  # bytes copied at a time; ours
 

@@ -37,7 +37,8 @@ from llama_cli.model.manifest import (
     read_manifest,
     write_manifest,
 )
-from llama_cli.model.stored import Slice, files, fill, save_slices
+from llama_cli.model.parts import files
+from llama_cli.model.stored import Slice, fill, save_slices
 from llama_cli.model.weights import MODEL, PARAMS, TOKENIZER, checkpoints, is_whole, save_config
 from llama_cli.parallel.mesh import ONE, Mesh
 from llama_cli.stream.sync import sync

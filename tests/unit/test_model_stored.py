@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llama_cli.model.stored import Slice, files, fill, load_whole, save_slices, shapes
+from llama_cli.model.parts import files, shapes
+from llama_cli.model.stored import Slice, fill, load_whole, save_slices
 
 WHOLE = {
     "matrix": torch.arange(7 * 12, dtype=torch.float32).view(7, 12),

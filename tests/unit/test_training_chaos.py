@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.distributed import TCPStore
 
-from llama_cli.model.stored import files, load_whole
+from llama_cli.model.parts import files
+from llama_cli.model.stored import load_whole
 from llama_cli.model.transformer import Transformer
 from llama_cli.model.weights import MODEL, find_checkpoint
 from llama_cli.parallel.mesh import joined
