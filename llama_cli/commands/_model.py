@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ RUNS = Path("runs")
 TRAIN = "llama train --size 3m --run runs/first"
 ASKED = 1 << 17  # bytes that Linux reads ahead when it is asked, at least
 DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg", "/dev/kfd")  # of GPUs; WSL's, AMD's
+DTYPES: Mapping[str, DType] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}  # as files name them
 DEVICE = re.compile(r"cpu|cuda(?::\d+)?")
 
 
@@ -113,11 +114,8 @@ def load_engine(
         raise LlamaError(f"{source.directory}: {error}") from None
 
 
-DTYPES: dict[str, DType] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
-
-
 def kept_in(dtype: str | None) -> DType | None:
-    """Give the name that files have for what --dtype names; None is as the model is kept."""
+    """Give the files' name of --dtype; None is as the model is kept."""
     return DTYPES[dtype] if dtype else None
 
 

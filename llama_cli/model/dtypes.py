@@ -26,7 +26,7 @@ ARRAYS: Mapping[DType, type] = {
     "BF16": np.uint16,
     "F16": np.float16,
 }
-NAMES: Mapping[DType, str] = {  # PyTorch's
+TORCH_NAMES: Mapping[DType, str] = {
     "F64": "float64",
     "F32": "float32",
     "BF16": "bfloat16",
@@ -40,14 +40,14 @@ def torch_dtype(name: DType) -> torch.dtype:
     """Give PyTorch's dtype."""
     import torch
 
-    found: torch.dtype = getattr(torch, NAMES[name])
+    found: torch.dtype = getattr(torch, TORCH_NAMES[name])
     return found
 
 
 def named(dtype: torch.dtype) -> DType | None:
     """Name a dtype of PyTorch's; None for one that no weights of ours have."""
     theirs = str(dtype).removeprefix("torch.")
-    return next((name for name in DTYPES if NAMES[name] == theirs), None)
+    return next((name for name in DTYPES if TORCH_NAMES[name] == theirs), None)
 
 
 def dtype_of(array: Array) -> DType:

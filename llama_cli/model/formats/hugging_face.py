@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import EMBEDDING, HEAD, NORM, ModelConfig
-from llama_cli.model.dtypes import NAMES as TORCH_NAMES
-from llama_cli.model.dtypes import Array
+from llama_cli.model.dtypes import TORCH_NAMES, Array
 from llama_cli.model.formats.source import TOKENIZER, Source
 from llama_cli.model.parts import Parts, Read, Rectangle, Where, let_go
 from llama_cli.model.safetensors import Kind, size_of, write_safetensors
