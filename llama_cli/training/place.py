@@ -13,7 +13,7 @@ MASTER_PORT. Imports no torch; the environment is the caller's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,8 @@ PORT = 29500  # torchrun's
 SLURM_PORTS = 20_000  # the first of those that jobs share out by their number; ours
 SLURM_PORT_COUNT = 10_000  # below the ports that Linux gives to anybody, from 32,768 on
 NO_STEP = 0xFFFF_FFF0  # Slurm numbers what is no step (batch script, interactive shell) from here
-TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")  # numbers, as torchrun tells them
+TOLD = ("RANK", "WORLD_SIZE")  # numbers, as torchrun tells them
+TOLD_TOO = ("LOCAL_RANK", "MASTER_PORT")  # with both; Kubernetes has its own: tcp://10.0.0.1:80
 EXAMPLE = "llama train --nodes 2 --rdzv HOST:29500"
 
 
@@ -89,10 +90,11 @@ def rank_and_size(environment: Mapping[str, str]) -> tuple[int, int]:
     Raises:
         UsageError: a variable is no number, is missing, or no process has that rank.
     """
-    found = {name: _whole(name, environment[name]) for name in TOLD if name in environment}
-    if "RANK" not in found or "WORLD_SIZE" not in found:
+    found = _wholes(environment, TOLD)
+    if len(found) < len(TOLD):
         return 0, 1
-    rank, size = found["RANK"], found["WORLD_SIZE"]
+    _wholes(environment, TOLD_TOO)
+    rank, size = found
     if rank >= size:
         raise UsageError(
             f"RANK {rank} is not among WORLD_SIZE {size}, 0 to WORLD_SIZE - 1", hint="unset RANK"
@@ -170,7 +172,7 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     hosts = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")  # one, if each task has its own
-    local = int(environment["SLURM_LOCALID"])
+    local = _whole("SLURM_LOCALID", environment["SLURM_LOCALID"])
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"],
@@ -183,6 +185,10 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _number(environment: Mapping[str, str], *names: str) -> int | None:
     named = (name for name in names if environment.get(name))
     return next((_whole(name, environment[name]) for name in named), None)
+
+
+def _wholes(environment: Mapping[str, str], names: Sequence[str]) -> list[int]:
+    return [_whole(name, environment[name]) for name in names if name in environment]
 
 
 def _whole(name: str, text: str) -> int:

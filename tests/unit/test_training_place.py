@@ -51,9 +51,14 @@ def test_a_process_that_torchrun_started_starts_no_others() -> None:
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"])
 @pytest.mark.parametrize("text", ["x", "", "-1", "1.5"])
 def test_a_variable_of_torchruns_that_is_no_number_is_named(name: str, text: str) -> None:
+    told = {"RANK": "0", "WORLD_SIZE": "1"}
     with pytest.raises(UsageError, match=f"^{name} is '{text}', not a number$") as caught:
-        find_place({name: text})
+        find_place({**told, name: text})
     assert caught.value.hint == f"unset {name}"
+
+
+def test_a_port_that_another_program_told_of_is_no_matter_without_a_rank() -> None:
+    assert rank_and_size({"MASTER_PORT": "tcp://10.0.0.1:80", "LOCAL_RANK": "x"}) == (0, 1)
 
 
 def test_a_number_of_slurms_that_is_none_is_named() -> None:
