@@ -42,3 +42,14 @@ class Traced:
 
     def forget(self) -> None:
         self.forgotten += 1
+
+
+class Failing(Traced):
+    """A recorder of a GPU that says why it cannot."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+    def record(self, step: Step, given: Tensor) -> Callable[[], Tensor]:
+        raise RuntimeError(self.why)

@@ -107,6 +107,7 @@ def load_engine(
         quantize=quantize,
         deterministic=deterministic,
         threads=threads,
+        say=run.say,
     )
     try:
         return Engine(network, tokenizer, clock=clock)

@@ -7,7 +7,8 @@ keys and values in a cache of their own kind, by slots. Legend: N tokens, d widt
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from llama_cli.model.transformer import Transformer
 
 States = Any  # an array or a tensor (N, d), where the model runs
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,12 @@ def open_network(
     quantize: bool = False,
     deterministic: bool = False,
     threads: int | None = None,
+    say: Say = warnings.warn,
 ) -> Backend:
     """Load a model, in another dtype than it is kept in if that is given.
 
-    PyTorch, which takes a second, is imported only if it runs the model.
+    PyTorch, which takes a second, is imported only if it runs the model. `say` is told where tokens
+    take longer than they should.
 
     Raises:
         NotReadyError: a file is damaged.
@@ -122,7 +126,7 @@ def open_network(
         torch.set_num_threads(threads)
     kept, on_cpu = torch_dtype(dtype) if dtype else None, device == "cpu"
     model = load(source, device=device, dtype=kept, columns=on_cpu)
-    return Network(model.eval(), quantize=quantize, deterministic=deterministic)
+    return Network(model.eval(), quantize=quantize, deterministic=deterministic, say=say)
 
 
 def _converted(source: Source, dtype: DType, name: str) -> Array:

@@ -26,7 +26,7 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor
 
-from llama_cli.inference.backend import Piece
+from llama_cli.inference.backend import Piece, Say
 from llama_cli.inference.cache import Cache
 from llama_cli.inference.split import parts_of, works
 from llama_cli.inference.static import Plan, Turns, Window, given, step, turns_of, window_of
@@ -63,10 +63,10 @@ class Recorded:
 
 
 class Graphs:
-    """The steps recorded of one cache at a time."""
+    """The steps recorded of one cache at a time; `say` is told if that fails."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder, say: Say = warnings.warn) -> None:
+        self.recorder, self.say = recorder, say
         self.fault = ""  # why nothing is recorded any more
         self.held: OrderedDict[Window, Recorded] = OrderedDict()  # the last used last
         self._seen: Counter[Window] = Counter()
@@ -125,7 +125,7 @@ class Graphs:
         self.fault = (str(error).strip().splitlines() or [type(error).__name__])[0]
         self.held.clear()
         self.recorder.forget()
-        warnings.warn(f"no CUDA graphs, tokens take longer: {self.fault}", stacklevel=2)
+        self.say(f"no CUDA graphs, tokens take longer: {self.fault}")
 
 
 def _parts(network: Network, window: Window) -> int:
@@ -169,8 +169,8 @@ class Cuda:
         self.pool = torch.cuda.graph_pool_handle()
 
 
-def open_graphs(device: torch.device) -> Graphs | None:
-    """Give what records on a device, if anything does."""
+def open_graphs(device: torch.device, say: Say = warnings.warn) -> Graphs | None:
+    """Give what records on a device, if anything does; `say` is told if that fails."""
     if device.type != "cuda" or os.environ.get("LLAMA_CUDA_GRAPHS") == "0":
         return None
-    return Graphs(Cuda(device))
+    return Graphs(Cuda(device), say)

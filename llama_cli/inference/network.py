@@ -12,6 +12,7 @@ Legend: N tokens, d width, H heads, G heads of keys and values, D head width, V 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
 
 from llama_cli.inference.alike import BLOCK
-from llama_cli.inference.backend import Piece
+from llama_cli.inference.backend import Piece, Say
 from llama_cli.inference.cache import Cache
 from llama_cli.inference.graphs import open_graphs
 from llama_cli.inference.products import Product, dense, int8, laid_out
@@ -82,7 +83,8 @@ class Network:
     """A model's weights, fused. The model's own become views of them, or go if they are int8.
 
     Products give the same bits on any number of threads, PyTorch's attention on a CPU other ones
-    on one thread than on several. If it is to be `deterministic`, it has one thread.
+    on one thread than on several. If it is to be `deterministic`, it has one thread. `say` is told
+    where tokens take longer than they should.
     """
 
     at_once = 512  # positions whose logits are held at a time; ours: 64 MB at 32,000 pieces
@@ -94,6 +96,7 @@ class Network:
         quantize: bool = False,
         deterministic: bool = False,
         sharing: Sharing | None = None,
+        say: Say = warnings.warn,
     ) -> None:
         self.attend = self._attend_alone if deterministic else self._attend
         self.config: ModelConfig = model.config
@@ -112,7 +115,7 @@ class Network:
         self.turns = torch.empty(0)
         self.threads = torch.get_num_threads()
         self.least = 2 if on_cpu else 1  # rows of a product; oneDNN wants two
-        self.graphs = None if sharing else open_graphs(self.device)
+        self.graphs = None if sharing else open_graphs(self.device, say)
         self.sound = True  # until a row has no numbers: then what is masked has some that spoil all
 
     def begin_thread(self) -> None:

@@ -15,7 +15,7 @@ from llama_cli.inference.graphs import Graphs
 from llama_cli.model.config import ModelConfig
 from tests.gpu import time_generation
 from tests.gpu.time_generation import Timing, lines, measure, network_of, steps, weight_bytes
-from tests.recorders import Traced
+from tests.recorders import Failing, Traced
 from tests.tiny import CONFIG
 
 ROWS = [1, 3]
@@ -43,17 +43,12 @@ def test_only_steps_in_which_no_prompt_is_read_are_counted() -> None:
     assert len(steps(network, 2, 5, 12)) == 12 - 1  # the first comes with the prompt
 
 
-class Failing(Traced):
-    def record(self, step, given):
-        raise RuntimeError("no")
-
-
-@pytest.mark.filterwarnings("ignore:no CUDA graphs")
 def test_graphs_that_are_not_there_are_not_timed() -> None:
     torch.set_num_threads(1)
     network = network_of(CONFIG, "cpu", torch.float32)
+    graphs = Graphs(Failing("no"), lambda words: None)
     with pytest.raises(RuntimeError, match=r"nothing was recorded: no$"):
-        list(measure(network, Graphs(Failing()), rows=[1], prompt=5, tokens=9, wait=wait))
+        list(measure(network, graphs, rows=[1], prompt=5, tokens=9, wait=wait))
 
 
 def test_bytes_are_those_of_all_weights_but_the_embedding() -> None:

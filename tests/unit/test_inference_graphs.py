@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from llama_cli.commands._model import load_engine
 from llama_cli.inference import graphs, static
 from llama_cli.inference.alike import BLOCK
 from llama_cli.inference.backend import Piece
@@ -23,10 +25,11 @@ from llama_cli.inference.network import Network
 from llama_cli.inference.products import Dense, add, dense, int8
 from llama_cli.inference.rows import rows_of
 from llama_cli.inference.static import Plan, Window, window_of
+from llama_cli.model.formats import open_source
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt
-from tests.recorders import Traced
-from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
+from tests.recorders import Failing, Traced
+from tests.tiny import CONFIG, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 TEXTS = ["The cat", "The cat opens the river. The", "", "Ünï 12", "The table holds the"]
 MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
@@ -258,21 +261,29 @@ def test_a_row_without_numbers_spoils_none_that_has_its_place_after_it() -> None
     assert found == wanted
 
 
-class Failing(Traced):
-    def record(self, step, given):
-        raise RuntimeError("CUDA error: out of memory\nand more")
+SHORT = "CUDA error: out of memory"
 
 
 def test_where_nothing_can_be_recorded_it_is_said_once_and_all_goes_on() -> None:
     engine, network = engine_of()
-    wanted = list(engine.answer(asked(), batch=3, ahead=16))
-    network.graphs = Graphs(Failing())
-    with pytest.warns(
-        UserWarning, match=r"^no CUDA graphs, .*: CUDA error: out of memory$"
-    ) as said:
-        same(list(engine.answer(asked(), batch=3, ahead=16)), wanted)
-    assert len(said) == 1
-    assert network.graphs.fault == "CUDA error: out of memory"
+    wanted, said = list(engine.answer(asked(), batch=3, ahead=16)), []
+    network.graphs = Graphs(Failing(f"{SHORT}\nand more"), said.append)
+    same(list(engine.answer(asked(), batch=3, ahead=16)), wanted)
+    assert said == [f"no CUDA graphs, tokens take longer: {SHORT}"]
+    assert network.graphs.fault == SHORT
+
+
+def test_a_command_says_it_as_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_cli.kernels.host.available", lambda: False)
+    monkeypatch.setattr(graphs, "Cuda", lambda device: Failing(SHORT))
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(
+        "llama_cli.inference.network.open_graphs", lambda device, say: open_graphs(gpu, say)
+    )
+    run = Mock()
+    engine = load_engine(run, open_source(tiny_checkpoint(tmp_path / "model")), "cpu")
+    list(engine.answer(asked(["The cat"]), batch=1, ahead=1))
+    run.say.assert_called_once_with(f"no CUDA graphs, tokens take longer: {SHORT}")
 
 
 def test_a_processor_records_nothing() -> None:
@@ -367,5 +378,5 @@ def test_a_recording_that_fails_leaves_the_stream_as_it_was(events: list[str]) -
         raise RuntimeError("operation not permitted when stream is capturing")
 
     with pytest.raises(RuntimeError, match="not permitted"):
-        Cuda(torch.device("cuda")).record(partial(step), torch.ones(4, 1))
+        Cuda(torch.device("cuda")).record(step, torch.ones(4, 1))
     assert events[-1] == "on main"
