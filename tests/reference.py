@@ -31,7 +31,7 @@ SLURM = (
 ENVIRONMENT = {
     "LLAMA_<COMMAND>_<OPTION>": "sets any option: `LLAMA_FILTER_JOBS=4`",
     "LLAMA_TRAIN_ATTENTION": "as above, and the attention of `eval` and `generate` too",
-    "LLAMA_CUDA_GRAPHS": "0: each step of `generate` on a GPU is told to it kernel by kernel",
+    "LLAMA_CUDA_GRAPHS": "0: a GPU is told each step of a model kernel by kernel, not in graphs",
     "LLAMA_TRACEBACK": "1 shows the traceback of an unexpected error",
     "LLAMA_LAUNCHER": "set by `train` for the processes it starts: its own number",
     "LLAMA_BUILD_CUDA": "0 or 1: never or always build the CUDA extension when installing",

@@ -32,8 +32,8 @@ from llama_cli.inference.split import hiding, in_parts
 if TYPE_CHECKING:
     from llama_cli.inference.network import Network
 
-LEAST = 256  # places that attention reads at least, if there are so many; ours
-FINE = 4  # lengths of a window between two powers of two; ours: it reads a quarter too much at most
+LEAST = 256  # places by which windows differ in length, at least; ours
+FINE = 4  # lengths of a window between two powers of two; ours: past 1,024, a quarter too much
 
 
 @dataclass(frozen=True, slots=True)

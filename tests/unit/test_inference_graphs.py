@@ -189,7 +189,9 @@ def test_a_window_has_all_rows_and_lies_within_the_cache() -> None:
 @pytest.mark.parametrize(
     ("most", "length"), [(0, 256), (255, 256), (256, 512), (1023, 1024), (1024, 1280), (2048, 2560)]
 )
-def test_the_places_that_are_read_are_rounded_up_by_a_quarter_at_most(most, length) -> None:
+def test_the_places_that_are_read_are_rounded_up_by_256_or_a_quarter_at_most(
+    most: int, length: int
+) -> None:
     assert window_of([Piece(0, most, 1), Piece(1, 0, 1)], 2, 8192) == Window(0, 2, length)
     assert window_of([Piece(0, most, 1)], 1, most + 1).length == most + 1  # no more than there are
 
