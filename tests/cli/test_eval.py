@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +25,7 @@ ANY = """jq -c '{request: ., model: "any", bos: false,
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a model, every benchmark in its official format, and documents."""
     directory = tmp_path_factory.mktemp("eval")
     tiny_checkpoint(directory / "model")
@@ -33,12 +35,12 @@ def here(tmp_path_factory) -> Path:
     return directory
 
 
-def records(text: str) -> list[dict]:
+def records(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.fixture(scope="module")
-def whole(here):
+def whole(here: Path) -> subprocess.CompletedProcess[str]:
     return sh(
         "llama eval piqa bits_per_byte --model model --data data --data held.jsonl "
         "--rows rows.jsonl --report report.json",
@@ -46,7 +48,9 @@ def whole(here):
     )
 
 
-def test_scores_are_records_and_the_table_is_for_people(here, whole):
+def test_scores_are_records_and_the_table_is_for_people(
+    here: Path, whole: subprocess.CompletedProcess[str]
+) -> None:
     done = whole
     piqa, margin, gold_bits, bits = records(done.stdout)
     rows = records((here / "rows.jsonl").read_text())
@@ -65,7 +69,7 @@ def test_scores_are_records_and_the_table_is_for_people(here, whole):
     assert (result["in"], result["out"], result["scores"]["piqa"]) == (10, 4, piqa["value"])
 
 
-def test_a_dry_run_shows_what_the_model_would_see_and_needs_none(here):
+def test_a_dry_run_shows_what_the_model_would_see_and_needs_none(here: Path) -> None:
     done = sh("llama eval piqa bits_per_byte --data data --limit 1 --dry-run < held.jsonl", here)
     first, second = records(done.stdout)
     assert (first["task"], first["id"], first["kind"], first["gold"]) == ("piqa", "0", "score", 0)
@@ -76,7 +80,7 @@ def test_a_dry_run_shows_what_the_model_would_see_and_needs_none(here):
     assert second["pairs"] == [["", "The cat opens the table. "]]
 
 
-def test_the_stages_make_a_pipe_and_any_program_can_be_the_model(here):
+def test_the_stages_make_a_pipe_and_any_program_can_be_the_model(here: Path) -> None:
     tasks = "piqa boolq nq_open mmlu humaneval"
     done = sh(
         f"llama eval render {tasks} --data data --samples 2 | {ANY} > responses.jsonl && "
@@ -96,14 +100,16 @@ def test_the_stages_make_a_pipe_and_any_program_can_be_the_model(here):
     assert [row["answer"] for row in rows] == [0] * 5
 
 
-def test_grading_again_needs_neither_model_nor_benchmarks(here, tmp_path):
+def test_grading_again_needs_neither_model_nor_benchmarks(here: Path, tmp_path: Path) -> None:
     done = sh(f"llama eval render piqa nq_open --data data | {ANY}", here)
     again = [sh("llama eval grade", tmp_path, stdin=done.stdout) for _ in range(2)]
     assert again[0].stdout == again[1].stdout
     assert len(records(again[0].stdout)) == 11
 
 
-def test_the_whole_asks_what_its_stages_do(here, whole):
+def test_the_whole_asks_what_its_stages_do(
+    here: Path, whole: subprocess.CompletedProcess[str]
+) -> None:
     """The same prompts, by their hash."""
     parts = sh(
         f"llama eval render piqa --data data | {ANY} | llama eval grade | llama eval summarise",
@@ -114,7 +120,7 @@ def test_the_whole_asks_what_its_stages_do(here, whole):
     assert (one["model"], other["model"]) == ("model", "any")
 
 
-def test_shots_are_left_out_where_a_model_has_no_room_for_them(here):
+def test_shots_are_left_out_where_a_model_has_no_room_for_them(here: Path) -> None:
     words = f"mmlu --fit {here}/model --data {here}/data -o {here}/fitted.jsonl"
     done = CliRunner().invoke(command.word("render"), words.split())
     assert done.exit_code == 0
@@ -123,7 +129,7 @@ def test_shots_are_left_out_where_a_model_has_no_room_for_them(here):
 
 
 @pytest.mark.parametrize("stage", ["eval render", "eval --dry-run"])
-def test_a_line_that_is_no_document_is_no_part_of_a_benchmark(tmp_path, stage):
+def test_a_line_that_is_no_document_is_no_part_of_a_benchmark(tmp_path: Path, stage: str) -> None:
     (tmp_path / "held.jsonl").write_text('{"id": "1", "text": "The cat."}\n{"id": "2"}\n')
     words = [*stage.split(), "bits_per_byte", "--data", f"{tmp_path}/held.jsonl"]
     words += ["-o", f"{tmp_path}/asked"]
@@ -135,20 +141,20 @@ def test_a_line_that_is_no_document_is_no_part_of_a_benchmark(tmp_path, stage):
     assert (allowed.exit_code, len(records((tmp_path / "asked").read_text()))) == (0, 1)
 
 
-def test_a_stage_names_the_line_that_is_wrong(here):
+def test_a_stage_names_the_line_that_is_wrong(here: Path) -> None:
     done = sh("echo '{}' | llama eval grade", here)
     assert done.returncode == 3
     assert "<stdin>:1: a response has its request\n" in done.stderr
     assert "more than the 0 allowed" in done.stderr
 
 
-def test_published_examples_are_read_from_a_file(here):
+def test_published_examples_are_read_from_a_file(here: Path) -> None:
     (here / "minerva.txt").write_text("Problem:\nOne?\n\nSolution:\nOne.\n\n")
     done = sh("llama eval render math --examples math=minerva.txt --data data", here)
     assert records(done.stdout)[0]["prompt"].startswith("Problem:\nOne?\n\nSolution:\nOne.\n\nProb")
 
 
-def test_the_tasks_are_listed_with_shots_rules_and_figures(tmp_path):
+def test_the_tasks_are_listed_with_shots_rules_and_figures(tmp_path: Path) -> None:
     done = sh("llama eval --list", tmp_path)
     named = [line.split()[0] for line in done.stdout.splitlines() if line]
     assert set(named) - {"task"} == set(TASKS)
@@ -156,7 +162,7 @@ def test_the_tasks_are_listed_with_shots_rules_and_figures(tmp_path):
     assert done.stderr == ""
 
 
-def test_a_terminal_gets_the_table_and_no_records(here):
+def test_a_terminal_gets_the_table_and_no_records(here: Path) -> None:
     code, shown = on_terminal("llama eval piqa --model model --data data --limit 2", here)
     assert code == 0
     assert "accuracy /characters" in shown
@@ -200,7 +206,9 @@ def test_a_terminal_gets_the_table_and_no_records(here):
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(here, arguments, code, message):
+def test_what_cannot_be_done_is_one_clear_line(
+    here: Path, arguments: str, code: int, message: str
+) -> None:
     (here / "cut.txt").write_text("Problem:\nP\n\nSolution:\nS")
     done = sh(f"llama eval {arguments}", here)
     assert (done.returncode, done.stdout) == (code, "")
@@ -208,7 +216,7 @@ def test_what_cannot_be_done_is_one_clear_line(here, arguments, code, message):
     assert not (here / "x").exists()
 
 
-def test_a_model_without_a_tokenizer_is_told(here):
+def test_a_model_without_a_tokenizer_is_told(here: Path) -> None:
     shutil.copytree(here / "model", here / "bare", ignore=lambda *_: ["tokenizer.model"])
     words = f"piqa --data {here}/data --model {here}/bare"
     with pytest.raises(NotReadyError, match=rf"^no tokenizer at {here}/bare/tokenizer.model$"):
@@ -216,7 +224,7 @@ def test_a_model_without_a_tokenizer_is_told(here):
 
 
 @pytest.mark.parametrize("stage", ["", f" | {ANY} | llama eval grade"])
-def test_a_full_disk_is_one_clear_line(here, stage):
+def test_a_full_disk_is_one_clear_line(here: Path, stage: str) -> None:
     done = sh(f"llama eval render piqa --data data{stage} > /dev/full", here)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
@@ -225,13 +233,15 @@ def test_a_full_disk_is_one_clear_line(here, stage):
     assert "Traceback" not in done.stderr
 
 
-def test_a_table_that_cannot_be_written_does_not_undo_the_work(here, whole):
+def test_a_table_that_cannot_be_written_does_not_undo_the_work(
+    here: Path, whole: subprocess.CompletedProcess[str]
+) -> None:
     done = sh("llama eval summarise rows.jsonl 2> /dev/full", here)
     assert done.returncode == 0
     assert [score["task"] for score in records(done.stdout)] == ["piqa"] * 3 + ["bits_per_byte"]
 
 
-def test_documents_are_not_awaited_from_a_terminal(here):
+def test_documents_are_not_awaited_from_a_terminal(here: Path) -> None:
     code, shown = on_terminal("llama eval bits_per_byte --model model", here)
     assert code == 2
     assert "bits_per_byte needs documents: --data FILE, or stdin" in shown

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with one model under ./runs."""
     directory = tmp_path_factory.mktemp("generate")
     tiny_checkpoint(directory / "runs" / "first" / "checkpoint-0000001")
@@ -32,11 +33,11 @@ def said(name: str, prompt: str, settings: Settings) -> str:
     return next(engine.generate([Prompt(name, prompt)], settings)).completion
 
 
-def completions(text: str) -> list[dict]:
+def completions(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_ids_and_order_are_kept_and_lines_without_one_are_numbered(here):
+def test_ids_and_order_are_kept_and_lines_without_one_are_numbered(here: Path) -> None:
     (here / "in").write_text('The cat\n{"id": "x", "prompt": "A"}\n\n{once\n{"text": "B"}\n')
     done = sh("llama generate in --max-tokens 3", here)
     found = completions(done.stdout)
@@ -62,7 +63,7 @@ def test_a_cpu_completes_without_pytorch_which_takes_a_second_to_import(
     assert (done.returncode, len(completions(done.stdout))) == (0, 1)
 
 
-def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here):
+def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here: Path) -> None:
     done = sh(
         "printf '{\"id\": 3}\\n\\377\\nThe\\n' | llama generate --max-tokens 1 --report r.json",
         here,
@@ -75,7 +76,7 @@ def test_a_line_that_is_no_prompt_is_named_and_the_rest_goes_on(here):
     assert result["model"] == "runs/first/checkpoint-0000001"
 
 
-def test_what_was_read_before_an_input_ends_early_is_completed(here):
+def test_what_was_read_before_an_input_ends_early_is_completed(here: Path) -> None:
     import zstandard
 
     whole, cut = (zstandard.compress(b"The cat\n" * 150) for _ in range(2))
@@ -88,7 +89,7 @@ def test_what_was_read_before_an_input_ends_early_is_completed(here):
     assert [each["id"] for each in completions(done.stdout)] == [str(n) for n in range(150)]
 
 
-def test_text_is_the_prompt_and_what_follows(here):
+def test_text_is_the_prompt_and_what_follows(here: Path) -> None:
     done = sh(
         "llama generate -q --prompt The --prompt A --max-tokens 2 --temperature 0 --format text",
         here,
@@ -97,21 +98,21 @@ def test_text_is_the_prompt_and_what_follows(here):
     assert done.stdout == f"The{said('0', 'The', settings)}\nA{said('1', 'A', settings)}\n"
 
 
-def test_a_terminal_shows_the_text_as_it_is_made(here):
+def test_a_terminal_shows_the_text_as_it_is_made(here: Path) -> None:
     code, shown = on_terminal("llama generate --prompt 'The cat' --max-tokens 4 --seed 5", here)
     assert code == 0
     assert f"The cat{said('0', 'The cat', Settings(max_tokens=4, seed=5))}\r\n" in shown
     assert '"completion"' not in shown
 
 
-def test_a_prompt_that_leaves_no_room_is_told_and_kept_in_its_place(here):
+def test_a_prompt_that_leaves_no_room_is_told_and_kept_in_its_place(here: Path) -> None:
     (here / "long").write_text("The cat opens " * 40 + "\nThe\n")
     done = sh("llama generate long --max-tokens 2", here)
     assert [len(each["tokens"]) for each in completions(done.stdout)] == [0, 2]
     assert "llama generate: prompt '0' leaves no room in 64 tokens\n" in done.stderr
 
 
-def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here):
+def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here: Path) -> None:
     with subprocess.Popen(
         f"timeout 60 {LLAMA} generate -q --line-buffered --max-tokens 1".split(),
         cwd=here,
@@ -138,19 +139,21 @@ def test_with_line_buffering_each_prompt_is_answered_as_it_comes(here):
         ("--prompt x --model .", 1, "no checkpoint in .\n  try: llama train"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(here, options, code, message):
+def test_what_cannot_be_done_is_one_clear_line(
+    here: Path, options: str, code: int, message: str
+) -> None:
     done = sh(f"llama generate -q {options}", here)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"llama generate: {message}")
 
 
-def test_prompts_are_not_awaited_from_a_terminal(here):
+def test_prompts_are_not_awaited_from_a_terminal(here: Path) -> None:
     code, shown = on_terminal("llama generate", here)
     assert code == 2
     assert "Complete prompts." in shown
 
 
-def test_an_attention_that_there_is_not_is_named(here):
+def test_an_attention_that_there_is_not_is_named(here: Path) -> None:
     done = sh("LLAMA_TRAIN_ATTENTION=flash llama generate --prompt x", here)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
@@ -158,7 +161,7 @@ def test_an_attention_that_there_is_not_is_named(here):
     )
 
 
-def test_without_a_model_it_says_what_makes_one(tmp_path):
+def test_without_a_model_it_says_what_makes_one(tmp_path: Path) -> None:
     done = sh("llama generate --prompt x", tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
@@ -167,7 +170,7 @@ def test_without_a_model_it_says_what_makes_one(tmp_path):
     )
 
 
-def test_another_tokenizer_beside_the_model_is_an_error(tmp_path):
+def test_another_tokenizer_beside_the_model_is_an_error(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "model")
     (checkpoint / "tokenizer.model").write_bytes(
         (ROOT / "llama_cli" / "tokenizer" / "default.model").read_bytes()
@@ -188,7 +191,7 @@ def test_a_prompt_that_is_no_text_is_wrong_use(tmp_path: Path) -> None:
 BODY = {"prompt": "The cat", "max_tokens": 3, "temperature": 0}
 
 
-def line(name: str, url: str = "/v1/completions", **body) -> str:
+def line(name: str, url: str = "/v1/completions", **body: Any) -> str:
     return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}) + "\n"
 
 
@@ -351,7 +354,7 @@ def test_a_reader_that_leaves_ends_ten_thousand_prompts_in_silence(here: Path) -
 TWO = "RANK={} WORLD_SIZE=2 LOCAL_RANK={} MASTER_ADDR=127.0.0.1 MASTER_PORT={} llama generate"
 
 
-def test_processes_that_share_a_model_write_one_answer(here, unused_port):
+def test_processes_that_share_a_model_write_one_answer(here: Path, unused_port: int) -> None:
     (here / "shared").write_text("The cat\nA table\n")
     alone = sh("llama generate shared --temperature 0 --max-tokens 6", here)
     options = "--device cpu shared --temperature 0 --max-tokens 6"
@@ -364,7 +367,7 @@ def test_processes_that_share_a_model_write_one_answer(here, unused_port):
     assert done.stderr.count(", 2 in, 2 out, ") == 1
 
 
-def test_a_model_that_does_not_divide_is_said(here):
+def test_a_model_that_does_not_divide_is_said(here: Path) -> None:
     done = sh(f"{TWO.format(0, 0, 1).replace('=2', '=3')} --device cpu --prompt x", here)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,

@@ -64,7 +64,9 @@ def decoded(network: Network, *, slots: int = 5) -> Tensor:
         *((torch.bfloat16, changes) for changes in ({"kv_heads": 2}, {"quantize": 1})),
     ],
 )
-def test_steps_as_recorded_give_what_any_steps_give(device, dtype, changes) -> None:
+def test_steps_as_recorded_give_what_any_steps_give(
+    device: str, dtype: torch.dtype, changes: dict[str, int]
+) -> None:
     network = network_of(device, dtype, **changes)
     graphs, network.graphs = network.graphs, None
     wanted = decoded(network)
@@ -75,7 +77,7 @@ def test_steps_as_recorded_give_what_any_steps_give(device, dtype, changes) -> N
     assert torch.allclose(found, wanted, atol=NEAR[dtype])
 
 
-def test_completions_are_the_same_with_graphs_and_without(device) -> None:
+def test_completions_are_the_same_with_graphs_and_without(device: str) -> None:
     model = tiny_model().to(device).eval()
     network = Network(model)
     graphs, network.graphs = rehearsed(network).graphs, None
@@ -94,11 +96,13 @@ def test_completions_are_the_same_with_graphs_and_without(device) -> None:
 
 @pytest.mark.parametrize("dtype", NEAR)
 @pytest.mark.parametrize("heads", [(32, 1), (8, 4)])
-def test_places_may_be_read_in_parts(device, dtype, heads) -> None:
+def test_places_may_be_read_in_parts(
+    device: str, dtype: torch.dtype, heads: tuple[int, int]
+) -> None:
     assert split.works(torch.device(device), dtype, *heads, 128)
 
 
-def test_a_step_waits_for_nothing_on_the_gpu(device) -> None:
+def test_a_step_waits_for_nothing_on_the_gpu(device: str) -> None:
     needs_gpu(device)
     network = network_of(device, torch.bfloat16)
     cache = network.cache()

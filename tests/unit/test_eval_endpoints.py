@@ -117,7 +117,9 @@ def test_an_endpoint_completes_as_the_model_behind_it(endpoint: Endpoint) -> Non
 
 
 @pytest.mark.parametrize("said", [{}, {"choices": []}, {"choices": [None]}, {"choices": 1}, []])
-def test_an_answer_in_another_form_is_told(endpoint: Endpoint, monkeypatch, said: object) -> None:
+def test_an_answer_in_another_form_is_told(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, said: object
+) -> None:
     monkeypatch.setattr(Endpoint, "complete", lambda *_: said)
     with pytest.raises(LlamaError, match="not in the form of OpenAI's"):
         list(asking(endpoint)(scored()[:1]))

@@ -36,7 +36,7 @@ def engine() -> Engine:
 # -- tokens --
 
 
-def test_context_and_continuation_are_cut_where_the_context_ends():
+def test_context_and_continuation_are_cut_where_the_context_ends() -> None:
     tokenizer = tiny_tokenizer()
     given, scored = encode_pair(tokenizer, "The cat", " opens")
     assert given == tokenizer.encode("The cat")
@@ -44,33 +44,33 @@ def test_context_and_continuation_are_cut_where_the_context_ends():
     assert given[0] == tokenizer.bos
 
 
-def test_trailing_spaces_of_the_context_go_with_the_continuation():
+def test_trailing_spaces_of_the_context_go_with_the_continuation() -> None:
     tokenizer = tiny_tokenizer()
     given, scored = encode_pair(tokenizer, "The cat ", "opens")
     assert (given, scored) == encode_pair(tokenizer, "The cat", " opens")
 
 
-def test_an_empty_context_is_the_begin_mark():
+def test_an_empty_context_is_the_begin_mark() -> None:
     given, scored = encode_pair(tiny_tokenizer(), "", "The")
     assert (given, scored) == ([1], tiny_tokenizer().encode("The", bos=False))
 
 
-def test_a_pair_that_fits_is_left_alone():
+def test_a_pair_that_fits_is_left_alone() -> None:
     assert fit_pair(([1, 5, 6], [7, 8]), 4) == ([1, 5, 6], [7, 8])
 
 
-def test_a_pair_one_too_long_loses_the_token_after_the_begin_mark():
+def test_a_pair_one_too_long_loses_the_token_after_the_begin_mark() -> None:
     assert fit_pair(([1, 5, 6], [7, 8]), 3) == ([1, 6], [7, 8])
 
 
-def test_a_continuation_may_leave_room_for_the_begin_mark_alone():
+def test_a_continuation_may_leave_room_for_the_begin_mark_alone() -> None:
     assert fit_pair(([1, 5, 6], [7, 8]), 2) == ([1], [7, 8])
     with pytest.raises(ValueError, match="2 tokens to score do not fit a context of 1"):
         fit_pair(([1, 5, 6], [7, 8]), 1)
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 8, 9, 10, 23])
-def test_windows_score_each_token_once_and_fit(length):
+def test_windows_score_each_token_once_and_fit(length: int) -> None:
     ids = [1, *range(100, 100 + length)]
     pairs = list(windows(ids, 4))
     assert [token for _, scored in pairs for token in scored] == ids[1:]
@@ -80,7 +80,7 @@ def test_windows_score_each_token_once_and_fit(length):
         assert ids[at - len(given) : at] == given
 
 
-def test_the_last_window_reaches_back_to_be_full():
+def test_the_last_window_reaches_back_to_be_full() -> None:
     assert list(windows([1, 2, 3, 4, 5, 6], 4))[-1] == ([2, 3, 4, 5], [6])
 
 
@@ -91,7 +91,7 @@ def score(*pairs: tuple[str, str]) -> Request:
     return Request("piqa", "0", "score", 0, pairs=pairs)
 
 
-def test_each_choice_is_scored_after_its_prompt(engine):
+def test_each_choice_is_scored_after_its_prompt(engine: Engine) -> None:
     request = score(("The cat", " opens the table."), ("The cat", " holds"))
     found = next(local(engine, name="tiny")([request]))
     pairs = [encode_pair(engine.tokenizer, *pair) for pair in request.pairs]
@@ -105,7 +105,7 @@ def test_each_choice_is_scored_after_its_prompt(engine):
     )
 
 
-def test_responses_do_not_depend_on_the_batch(engine):
+def test_responses_do_not_depend_on_the_batch(engine: Engine) -> None:
     asked = [
         replace(score(("The cat" * (n % 4), " opens" * (1 + n % 3)), ("The", " holds")), id=str(n))
         for n in range(20)
@@ -118,7 +118,7 @@ def test_responses_do_not_depend_on_the_batch(engine):
         assert left.completions == right.completions
 
 
-def test_a_prompt_that_is_too_long_loses_its_beginning_and_says_so(engine):
+def test_a_prompt_that_is_too_long_loses_its_beginning_and_says_so(engine: Engine) -> None:
     long = "The cat finds the " * 40
     assert next(local(engine)([score((long, " table"), (long, " cat"))])).truncated
     request = Request("nq_open", "0", "complete", [], prompt=long, max_tokens=5)
@@ -127,12 +127,12 @@ def test_a_prompt_that_is_too_long_loses_its_beginning_and_says_so(engine):
     assert found.completions != [""]
 
 
-def test_a_choice_that_is_too_long_is_an_error(engine):
+def test_a_choice_that_is_too_long_is_an_error(engine: Engine) -> None:
     with pytest.raises(LlamaError, match="do not fit a context of 64"):
         list(local(engine)([score(("The", " cat" * 100))]))
 
 
-def test_samples_of_a_prompt_are_together_and_end_where_asked(engine):
+def test_samples_of_a_prompt_are_together_and_end_where_asked(engine: Engine) -> None:
     asked = [
         Request(
             "gsm8k@100", str(n), "complete", "1",
@@ -146,7 +146,7 @@ def test_samples_of_a_prompt_are_together_and_end_where_asked(engine):
     assert all(len(texts) == 3 and not any("e" in text for text in texts) for texts in alone)
 
 
-def test_a_uniform_model_spends_log2_of_its_pieces_a_token():
+def test_a_uniform_model_spends_log2_of_its_pieces_a_token() -> None:
     model = tiny_model()
     with torch.no_grad():
         model.output.weight.zero_()
@@ -160,7 +160,7 @@ def test_a_uniform_model_spends_log2_of_its_pieces_a_token():
     assert (long.values["bytes"], short.values["bytes"]) == (len(text), 2)
 
 
-def test_an_empty_document_has_no_bits(engine):
+def test_an_empty_document_has_no_bits(engine: Engine) -> None:
     data = Data(read=lambda: [Document("b", "", "files")])
     found = next(grade(local(engine)(render(BITS, data, Setting()))))
     assert (found.values["bits"], found.values["bytes"], found.meta["tokens"]) == (0, 0, 0)

@@ -58,7 +58,7 @@ def test_bytes_are_those_of_all_weights_but_the_embedding() -> None:
     assert weight_bytes(replace(config, tied=True), size=1) < weight_bytes(config, size=1)
 
 
-def test_copying_counts_what_is_read_and_what_is_written(monkeypatch) -> None:
+def test_copying_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(100))
     monkeypatch.setattr(time_generation.time, "perf_counter", lambda: next(now))
     assert time_generation.copy_rate("cpu", 100, wait) == 200  # a second each
@@ -102,7 +102,7 @@ def test_a_row_that_has_come_far_is_timed_too() -> None:
     assert recorder.repeated > 16
 
 
-def test_steps_are_recorded_before_they_are_traced(monkeypatch) -> None:
+def test_steps_are_recorded_before_they_are_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     network, recorder = network_of(CONFIG, "cpu", torch.float32), Traced()
     network.graphs = Graphs(recorder)
@@ -139,7 +139,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("wrong", [[], ["--wrong", "failed: test"]])
 def test_the_report_is_kept_and_published_unless_something_is_wrong(
-    page: Path, monkeypatch, wrong: list[str]
+    page: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str]
 ) -> None:
     more = page.with_name("more.md")
     monkeypatch.setattr(sys, "argv", ["time_generation", "--save", str(more), *wrong])
@@ -149,7 +149,7 @@ def test_the_report_is_kept_and_published_unless_something_is_wrong(
     assert page.exists() == (not wrong)
 
 
-def test_without_a_gpu_there_is_nothing_to_time(monkeypatch) -> None:
+def test_without_a_gpu_there_is_nothing_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["time_generation"])
     with pytest.raises(SystemExit, match="no GPU here"):

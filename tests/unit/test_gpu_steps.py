@@ -49,25 +49,29 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
-def test_a_step_that_fails_stops_no_other_and_the_tables_say_so(commands) -> None:
+def test_a_step_that_fails_stops_no_other_and_the_tables_say_so(commands: list[list[str]]) -> None:
     assert run.run(list(run.STEPS), ["a.md", "b.md"]) == ["test", "sanitize"]
     assert [command[0] for command in commands] == [step.module[0] for step in run.STEPS]
     saved = ["--save", "a.md", "--save", "b.md"]
     assert commands[-1][1:] == [*saved, "--wrong", "failed: test, sanitize"]
 
 
-def test_nothing_runs_on_a_library_that_was_not_built(monkeypatch) -> None:
+def test_nothing_runs_on_a_library_that_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "run", lambda command, _: 1)
     assert run.run(list(run.STEPS), []) == ["build"]
 
 
-def test_a_step_out_of_time_has_failed(monkeypatch, capsys) -> None:
+def test_a_step_out_of_time_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(bounded, "run", lambda *_: None)
     assert run.run([run.Step("time", 1, ("m",))], []) == ["time"]
     assert "--- time: ended, out of time after 0 s" in capsys.readouterr().out
 
 
-def test_a_failure_is_the_end_of_make_gpu(commands, monkeypatch) -> None:
+def test_a_failure_is_the_end_of_make_gpu(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["run", "--only", "build", "test"])
     with pytest.raises(SystemExit, match="failed: test"):
         run.main()
@@ -106,7 +110,9 @@ FAILED = "llama_cli.errors.LlamaError: the attention kernel failed: bad (error 7
         (FAILED + NOTHING_RAN, (False, "the kernel failed")),
     ],
 )
-def test_a_tool_is_believed_only_when_all_variants_ran(output, verdict) -> None:
+def test_a_tool_is_believed_only_when_all_variants_ran(
+    output: str, verdict: tuple[bool, str]
+) -> None:
     assert sanitize.judge(output) == verdict
 
 
@@ -124,7 +130,9 @@ def tool(folder: Path, words: str) -> Path:
     return path
 
 
-def test_every_tool_has_its_line(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_every_tool_has_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool(tmp_path, CLEAN)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     sanitize.main()
@@ -132,7 +140,9 @@ def test_every_tool_has_its_line(tmp_path: Path, monkeypatch, capsys) -> None:
     assert said.splitlines() == [f"{name}: clean [0 s]" for name in sanitize.TOOLS]
 
 
-def test_an_error_is_shown_and_fails_the_step(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_shown_and_fails_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool(tmp_path, INVALID)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     with pytest.raises(SystemExit):
@@ -141,13 +151,15 @@ def test_an_error_is_shown_and_fails_the_step(tmp_path: Path, monkeypatch, capsy
     assert "memcheck: 7 errors [0 s]\n  ========= Invalid __global__ read of size 16" in said
 
 
-def test_no_sanitizer_is_said_and_is_no_error(monkeypatch, capsys) -> None:
+def test_no_sanitizer_is_said_and_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sanitize, "find", lambda: None)
     sanitize.main()
     assert capsys.readouterr().out.startswith("compute-sanitizer: not available")
 
 
-def test_a_machine_without_anything_still_has_a_name(monkeypatch) -> None:
+def test_a_machine_without_anything_still_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CUDA_HOME", "/nowhere")
     assert machine.parts()[0]
@@ -172,21 +184,27 @@ def timed(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     time_attention.main()
 
 
-def test_the_report_is_added_to_the_page_and_to_what_is_named(page, monkeypatch) -> None:
+def test_the_report_is_added_to_the_page_and_to_what_is_named(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     more = page.with_name("more.md")
     timed("--save", str(more), monkeypatch=monkeypatch)
     assert page.read_text() == more.read_text()
     assert "Matrix peak: 700 to 700 TFLOP/s" in page.read_text()
 
 
-def test_times_of_a_wrong_kernel_are_marked_and_not_published(page, monkeypatch) -> None:
+def test_times_of_a_wrong_kernel_are_marked_and_not_published(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     more = page.with_name("more.md")
     timed("--save", str(more), "--wrong", "failed: test", monkeypatch=monkeypatch)
     assert "**The kernel is wrong (failed: test): its times mean nothing.**" in more.read_text()
     assert not page.exists()
 
 
-def test_what_was_measured_before_a_failure_is_kept_and_not_published(page, monkeypatch) -> None:
+def test_what_was_measured_before_a_failure_is_kept_and_not_published(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no profiler")
 
@@ -198,7 +216,7 @@ def test_what_was_measured_before_a_failure_is_kept_and_not_published(page, monk
     assert not page.exists()
 
 
-def test_without_a_gpu_nothing_is_timed(page, monkeypatch) -> None:
+def test_without_a_gpu_nothing_is_timed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_attention.library, "available", lambda _: "is not built")
     with pytest.raises(SystemExit, match="nothing to time: the cuda kernel is not built"):
         timed(monkeypatch=monkeypatch)

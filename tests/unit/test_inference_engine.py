@@ -1,10 +1,11 @@
 """Completing and scoring: the same for every batch, and as without a cache."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -36,11 +37,11 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return made(request.param)
 
 
-def prompts(texts=TEXTS):
+def prompts(texts: Sequence[str] = TEXTS) -> list[Prompt]:
     return [Prompt(str(number), text) for number, text in enumerate(texts)]
 
 
-def complete(engine: Engine, settings: Settings, texts=TEXTS) -> list[Completion]:
+def complete(engine: Engine, settings: Settings, texts: Sequence[str] = TEXTS) -> list[Completion]:
     return list(engine.generate(prompts(texts), settings))
 
 
@@ -73,8 +74,8 @@ def naming(engine: Engine, *pieces: int) -> Engine:
     return Engine(take_over(model), engine.tokenizer)
 
 
-def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine):
-    def failing():
+def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine: Engine) -> None:
+    def failing() -> Iterator[Prompt]:
         yield from prompts()
         raise LlamaError("no more")
 
@@ -84,14 +85,14 @@ def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine):
     assert read == complete(engine, GREEDY)
 
 
-def test_the_cache_gives_what_a_full_pass_gives(engine):
+def test_the_cache_gives_what_a_full_pass_gives(engine: Engine) -> None:
     for completion in complete(engine, GREEDY):
         ids = engine.tokenizer.encode(completion.prompt)
         assert completion.tokens == by_full_passes(engine, ids, 12)
 
 
 @pytest.mark.parametrize("settings", [GREEDY, Settings(max_tokens=12)])
-def test_a_batch_gives_what_each_prompt_gives_alone(engine, settings):
+def test_a_batch_gives_what_each_prompt_gives_alone(engine: Engine, settings: Settings) -> None:
     together = complete(engine, settings)
     alone = [next(engine.generate([prompt], settings)) for prompt in prompts()]
     assert [each.tokens for each in together] == [each.tokens for each in alone]
@@ -99,19 +100,21 @@ def test_a_batch_gives_what_each_prompt_gives_alone(engine, settings):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
-def test_completions_come_in_the_order_of_the_prompts(engine):
+def test_completions_come_in_the_order_of_the_prompts(engine: Engine) -> None:
     texts = [TEXTS[n % 5] for n in range(40)]
     settings = Settings(max_tokens=2, temperature=0, batch=2)
     assert [each.id for each in complete(engine, settings, texts)] == [str(n) for n in range(40)]
 
 
-def test_a_prefill_in_pieces_gives_the_same(engine, monkeypatch):
+def test_a_prefill_in_pieces_gives_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = complete(engine, GREEDY)
     monkeypatch.setattr("llama_cli.inference.batch.FORWARD", 10)
     assert [each.tokens for each in complete(engine, GREEDY)] == [each.tokens for each in whole]
 
 
-def test_logprobs_are_those_of_the_model_at_temperature_one(engine):
+def test_logprobs_are_those_of_the_model_at_temperature_one(engine: Engine) -> None:
     completion = complete(engine, GREEDY, ["The cat"])[0]
     ids = engine.tokenizer.encode("The cat")
     with torch.inference_mode():
@@ -119,78 +122,78 @@ def test_logprobs_are_those_of_the_model_at_temperature_one(engine):
     assert completion.logprobs[0] == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
 
 
-def test_the_seed_changes_what_is_drawn_and_nothing_else_does(engine):
+def test_the_seed_changes_what_is_drawn_and_nothing_else_does(engine: Engine) -> None:
     first, again, other = (complete(engine, Settings(seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert [each.tokens for each in first] != [each.tokens for each in other]
 
 
-def test_the_end_mark_ends_a_completion_and_is_not_text(engine):
+def test_the_end_mark_ends_a_completion_and_is_not_text(engine: Engine) -> None:
     the = engine.tokenizer.encode("The", bos=False)[0]
     said = complete(naming(engine, the, 2), GREEDY, [""])[0]
     assert (said.finish, said.completion, said.tokens) == ("eos", "The", [the, 2])
     assert len(said.logprobs) == 2
 
 
-def test_a_stop_string_ends_a_completion_and_is_cut_off(engine):
+def test_a_stop_string_ends_a_completion_and_is_cut_off(engine: Engine) -> None:
     pieces = [engine.tokenizer.encode(text, bos=False)[-1] for text in (".", "?", "!")]
     speaker = naming(engine, *pieces)
     said = complete(speaker, Settings(temperature=0, stop=("?",)), ["The"])[0]
     assert (said.finish, said.completion, said.tokens) == ("stop", ".", pieces[:2])
 
 
-def test_the_earliest_of_two_stop_strings_cuts(engine):
+def test_the_earliest_of_two_stop_strings_cuts(engine: Engine) -> None:
     pieces = [engine.tokenizer.encode(text, bos=False)[-1] for text in (".", "?", "!")]
     said = complete(naming(engine, *pieces), Settings(temperature=0, stop=("?!", ".?")), ["The"])[0]
     assert (said.finish, said.completion) == ("stop", "")
 
 
-def test_a_completion_stops_at_the_context(engine):
+def test_a_completion_stops_at_the_context(engine: Engine) -> None:
     said = complete(engine, Settings(temperature=0, max_tokens=1000), ["The cat"])[0]
     prompt = engine.tokenizer.encode("The cat")
     assert said.finish == "length"
     assert len(prompt) + len(said.tokens) == CONFIG.context
 
 
-def test_a_prompt_that_fills_the_context_gets_no_tokens_and_spoils_no_batch(engine):
+def test_a_prompt_that_fills_the_context_gets_no_tokens_and_spoils_no_batch(engine: Engine) -> None:
     long, short = complete(engine, GREEDY, ["The cat opens the river. " * 30, "The cat"])
     assert (long.finish, long.completion, long.tokens) == ("length", "", [])
     assert short.tokens == complete(engine, GREEDY, ["The cat"])[0].tokens
 
 
-def test_no_tokens_wanted_is_no_tokens(engine):
+def test_no_tokens_wanted_is_no_tokens(engine: Engine) -> None:
     said = complete(engine, Settings(max_tokens=0))[0]
     assert (said.finish, said.tokens) == ("length", [])
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_stream_adds_up_to_the_completion(engine, text):
+def test_a_stream_adds_up_to_the_completion(engine: Engine, text: str) -> None:
     settings = Settings(max_tokens=40, stop=("w",))
     said = next(engine.generate([Prompt("x", text)], settings))
     assert "".join(engine.stream(Request(Prompt("x", text), settings))) == said.completion
 
 
-def test_a_stream_continues_the_ids_of_a_prompt_not_its_text(engine):
+def test_a_stream_continues_the_ids_of_a_prompt_not_its_text(engine: Engine) -> None:
     request = Request(Prompt("x", "The cat"), GREEDY, (5, 9, 30))
     (said,) = engine.answer([request], batch=1, ahead=1)
     assert "".join(engine.stream(request)) == said.completion
     assert said.completion != complete(engine, GREEDY)[0].completion
 
 
-def test_a_stream_never_shows_what_a_stop_string_may_cut(engine):
+def test_a_stream_never_shows_what_a_stop_string_may_cut(engine: Engine) -> None:
     pieces = [engine.tokenizer.encode(text, bos=False)[-1] for text in (".", "?", "!")]
     settings = Settings(temperature=0, stop=("?!",))
     assert list(naming(engine, *pieces).stream(Request(Prompt("x", "The"), settings))) == ["."]
 
 
-def test_a_stream_waits_for_all_bytes_of_a_character(engine):
+def test_a_stream_waits_for_all_bytes_of_a_character(engine: Engine) -> None:
     pieces = engine.tokenizer.encode("é", bos=False)[-2:]
     assert len(engine.tokenizer.decode(pieces)) == 1
     shown = list(naming(engine, *pieces, 2).stream(Request(Prompt("x", "The"), GREEDY)))
     assert shown == ["é"]
 
 
-def test_a_stream_of_a_prompt_that_is_too_long_is_empty(engine):
+def test_a_stream_of_a_prompt_that_is_too_long_is_empty(engine: Engine) -> None:
     assert list(engine.stream(Request(Prompt("x", "The cat opens the river. " * 30), GREEDY))) == []
 
 
@@ -198,19 +201,19 @@ def test_a_stream_of_a_prompt_that_is_too_long_is_empty(engine):
     "wrong",
     [{"max_tokens": -1}, {"temperature": -0.1}, {"batch": 0}, {"top_p": 1.1}, {"stop": ("",)}],
 )
-def test_settings_that_cannot_be_are_refused(wrong):
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"which is below|a stop string is empty"):
         Settings(**wrong)
 
 
 @pytest.mark.parametrize("pieces", [99, 400 + 1025])
-def test_a_tokenizer_of_another_size_is_refused(pieces):
+def test_a_tokenizer_of_another_size_is_refused(pieces: int) -> None:
     model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=pieces))
     with pytest.raises(ValueError, match=f"the model has {pieces:,} pieces, its tokenizer 400"):
         Engine(take_over(model), tiny_tokenizer())
 
 
-def test_pieces_that_no_tokenizer_has_are_never_said():
+def test_pieces_that_no_tokenizer_has_are_never_said() -> None:
     model = Transformer(ModelConfig(dim=32, layers=1, heads=2, hidden=64, vocab_size=464)).eval()
     with torch.no_grad():
         model.output.weight[400:].fill_(9)  # and its negative: the likeliest, half of the time
@@ -228,7 +231,7 @@ def test_taking_a_model_over_changes_no_weight(backend: str) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine):
+def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine: Engine) -> None:
     context, continuation = [1, 50, 60], [70, 80]
     with torch.inference_mode():
         logp = tiny_model()(torch.tensor([context + continuation])).log_softmax(-1)[0]
@@ -236,7 +239,7 @@ def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine):
     assert engine.loglikelihood([(context, continuation)]) == pytest.approx([expected], abs=1e-4)
 
 
-def test_loglikelihoods_keep_their_order(engine):
+def test_loglikelihoods_keep_their_order(engine: Engine) -> None:
     pairs = [([1] * (1 + n % 5), [40 + n] * (1 + n * 7 % 11)) for n in range(10)]
     alone = [engine.loglikelihood([pair])[0] for pair in pairs]
     assert engine.loglikelihood(pairs) == pytest.approx(alone, abs=1e-4)
@@ -262,7 +265,7 @@ def test_a_likelihood_is_the_same_bits_whatever_it_shares() -> None:
     assert engine.score(pairs) == [engine.score([pair])[0] for pair in pairs]
 
 
-def test_what_pairs_share_is_read_once(engine, monkeypatch) -> None:
+def test_what_pairs_share_is_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     read = counted_tokens(engine, monkeypatch)
     header, questions = [1, *range(5, 25)], [[30, 31], [30, 32], [40]]
     pairs = [([*header, *each], [option]) for each in questions for option in (50, 51)]
@@ -271,7 +274,9 @@ def test_what_pairs_share_is_read_once(engine, monkeypatch) -> None:
     assert len(read) == 3
 
 
-def test_a_text_asked_about_at_every_place_is_read_once(engine, monkeypatch) -> None:
+def test_a_text_asked_about_at_every_place_is_read_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = counted_tokens(engine, monkeypatch)
     ids = [1, *range(5, 55)]
     pairs = [(ids[:place], ids[place : place + 2]) for place in range(1, 50)]
@@ -281,7 +286,7 @@ def test_a_text_asked_about_at_every_place_is_read_once(engine, monkeypatch) -> 
 
 
 @pytest.mark.parametrize("backend", ["kernel", "pytorch"])
-def test_thousands_of_pairs_take_few_slots(backend: str, monkeypatch) -> None:
+def test_thousands_of_pairs_take_few_slots(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama_cli.inference.cache.PLACES", 200)  # 40 of 5
     engine, most = made(backend), {"kernel": 256, "pytorch": 40}[backend]
     pairs = [([1, 5, 6, 7 + n // 100, 7 + n % 100], [8, 9]) for n in range(5000)]
@@ -292,7 +297,7 @@ def test_thousands_of_pairs_take_few_slots(backend: str, monkeypatch) -> None:
     assert found[4321] == pytest.approx(engine.loglikelihood([pairs[4321]])[0], abs=1e-4)
 
 
-def test_a_long_beginning_is_read_in_parts(engine, monkeypatch) -> None:
+def test_a_long_beginning_is_read_in_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [([1, *range(5, 45), 60], [50, 51]), ([1, *range(5, 45), 70], [52])]
     whole = engine.score(pairs)
     read = counted_tokens(engine, monkeypatch)
@@ -302,7 +307,7 @@ def test_a_long_beginning_is_read_in_parts(engine, monkeypatch) -> None:
     assert [each.logprob for each in parts] == pytest.approx([e.logprob for e in whole], abs=1e-5)
 
 
-def test_a_continuation_is_greedy_where_each_token_was_the_likeliest(engine) -> None:
+def test_a_continuation_is_greedy_where_each_token_was_the_likeliest(engine: Engine) -> None:
     ids = engine.tokenizer.encode("The cat")
     best = by_full_passes(engine, ids, 4)
     other = [*best[:3], best[3] ^ 1]
@@ -310,29 +315,31 @@ def test_a_continuation_is_greedy_where_each_token_was_the_likeliest(engine) -> 
     assert said == [True, False, True]
 
 
-def test_one_token_after_each_context_is_a_distribution(engine):
+def test_one_token_after_each_context_is_a_distribution(engine: Engine) -> None:
     pairs = [([1, 30], [token]) for token in range(CONFIG.vocab_size)]
     assert math.fsum(map(math.exp, engine.loglikelihood(pairs))) == pytest.approx(1, abs=1e-5)
 
 
-def test_nothing_to_continue_with_is_certain(engine):
+def test_nothing_to_continue_with_is_certain(engine: Engine) -> None:
     assert engine.loglikelihood([([1], [])]) == [0.0]
     assert engine.loglikelihood([]) == []
 
 
-def test_a_pair_may_fill_the_context_and_one_token_more(engine):
+def test_a_pair_may_fill_the_context_and_one_token_more(engine: Engine) -> None:
     full = ([1] * 60, [5] * 5)
     assert len(full[0] + full[1]) == CONFIG.context + 1
     assert engine.loglikelihood([full])[0] < 0
 
 
 @pytest.mark.parametrize("pair", [([], [5]), ([1] * 60, [5] * 6)])
-def test_a_pair_that_does_not_fit_is_refused(engine, pair):
+def test_a_pair_that_does_not_fit_is_refused(
+    engine: Engine, pair: tuple[list[int], list[int]]
+) -> None:
     with pytest.raises(ValueError, match="does not fit 1 to 65"):
         engine.loglikelihood([pair])
 
 
-def ends(engine: Engine, texts=TEXTS, **changes) -> list[tuple]:
+def ends(engine: Engine, texts: Sequence[str] = TEXTS, **changes: Any) -> list[tuple[Any, ...]]:
     """Complete, and give all that must not depend on the company a prompt is in, by id."""
     made = engine.generate(prompts(texts), replace(Settings(max_tokens=20), **changes))
     return [(each.id, each.tokens, each.logprobs, each.finish) for each in made]
@@ -342,7 +349,7 @@ MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
 
 
 @pytest.fixture(params=[1, 2])
-def threads(request) -> Iterator[int]:
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     tiny_model()  # which sets them
     run_on(request.param)
     yield request.param
@@ -389,7 +396,7 @@ def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]
     kind = type(engine.network)
     states = kind.states
 
-    def counted(self, tokens, pieces, cache):
+    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
         read.append(len(tokens))
         return states(self, tokens, pieces, cache)
 
@@ -397,7 +404,9 @@ def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]
     return read
 
 
-def test_a_beginning_that_prompts_share_is_computed_once(engine, monkeypatch) -> None:
+def test_a_beginning_that_prompts_share_is_computed_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begins = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"
     texts = [f"{begins} The {noun}" for noun in ("cat", "window", "answer", "river")]
     lengths = [len(engine.tokenizer.encode(text)) for text in texts]
@@ -409,13 +418,15 @@ def test_a_beginning_that_prompts_share_is_computed_once(engine, monkeypatch) ->
     assert together == ends(engine, texts, max_tokens=1, temperature=0, batch=1, ahead=1)
 
 
-def test_a_row_that_ends_makes_room_for_another(engine, monkeypatch) -> None:
+def test_a_row_that_ends_makes_room_for_another(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two long rows and four short ones, two at a time: the short ones pass through one place."""
     steps = []
     kind = type(engine.network)
     states = kind.states
 
-    def counted(self, tokens, pieces, cache):
+    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
         steps.append(len(pieces))
         return states(self, tokens, pieces, cache)
 
@@ -430,7 +441,7 @@ def test_a_row_that_ends_makes_room_for_another(engine, monkeypatch) -> None:
     assert steps == [2] * 20
 
 
-def test_samples_differ_and_the_first_is_what_one_alone_would_be(engine) -> None:
+def test_samples_differ_and_the_first_is_what_one_alone_would_be(engine: Engine) -> None:
     three = list(engine.generate(prompts(["The"]), Settings(max_tokens=8, samples=3)))
     one = next(engine.generate(prompts(["The"]), Settings(max_tokens=8)))
     assert [each.sample for each in three] == [0, 1, 2]
@@ -439,7 +450,7 @@ def test_samples_differ_and_the_first_is_what_one_alone_would_be(engine) -> None
     assert one.sample is None
 
 
-def test_alternatives_are_the_likeliest_tokens_and_their_logprobs(engine) -> None:
+def test_alternatives_are_the_likeliest_tokens_and_their_logprobs(engine: Engine) -> None:
     settings = Settings(max_tokens=3, temperature=0, logprobs=2)
     made = next(engine.generate(prompts(["The cat"]), settings))
     assert made.top_logprobs is not None
@@ -449,7 +460,7 @@ def test_alternatives_are_the_likeliest_tokens_and_their_logprobs(engine) -> Non
     assert all(len(each) == 2 and each[0][1] >= each[1][1] for each in made.top_logprobs)
 
 
-def test_an_echo_has_the_prompt_and_what_the_model_thinks_of_it(engine) -> None:
+def test_an_echo_has_the_prompt_and_what_the_model_thinks_of_it(engine: Engine) -> None:
     ids = engine.tokenizer.encode(TEXTS[1])
     settings = Settings(max_tokens=2, temperature=0, echo=True, logprobs=1)
     made = next(engine.generate([Prompt("x", TEXTS[1])], settings))
@@ -462,7 +473,7 @@ def test_an_echo_has_the_prompt_and_what_the_model_thinks_of_it(engine) -> None:
     assert sum(prompt) == pytest.approx(engine.loglikelihood([(ids[:1], ids[1:])])[0], abs=1e-3)
 
 
-def test_more_alternatives_than_there_are_tokens_are_all_of_them(engine) -> None:
+def test_more_alternatives_than_there_are_tokens_are_all_of_them(engine: Engine) -> None:
     settings = Settings(max_tokens=1, temperature=0, echo=True, logprobs=1000)
     made = next(engine.generate(prompts(["The cat"]), settings))
     assert made.top_logprobs is not None
@@ -515,7 +526,7 @@ def test_a_row_without_numbers_ends_alone_and_those_before_it_are_completed(
     assert found == wanted
 
 
-def test_a_prompt_is_scored_without_a_token_more(engine) -> None:
+def test_a_prompt_is_scored_without_a_token_more(engine: Engine) -> None:
     settings = Settings(max_tokens=0, echo=True)
     made = next(engine.generate([Prompt("x", "The cat")], settings))
     assert (made.finish, made.completion) == ("length", "The cat")
@@ -523,7 +534,7 @@ def test_a_prompt_is_scored_without_a_token_more(engine) -> None:
 
 
 @pytest.mark.parametrize("text", ["k", "ck?", "k?!.", "!.", "é", "?!.é"])
-def test_a_stop_string_may_begin_and_end_within_tokens(engine, text: str) -> None:
+def test_a_stop_string_may_begin_and_end_within_tokens(engine: Engine, text: str) -> None:
     said = "ck?!.é"
     pieces = engine.tokenizer.encode(f"The{said}", bos=False)[1:]
     assert len(set(pieces)) == len(pieces) > len(said)  # the last character is of two

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -22,7 +23,7 @@ from llama_cli.inference.cache import SPARE, Cache
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.inference.graphs import PLAIN, Cuda, Graphs, open_graphs
 from llama_cli.inference.network import Network
-from llama_cli.inference.products import Dense, add, dense, int8
+from llama_cli.inference.products import Dense, Product, add, dense, int8
 from llama_cli.inference.rows import rows_of
 from llama_cli.inference.static import Plan, Window, window_of
 from llama_cli.model.formats import open_source
@@ -55,7 +56,7 @@ def engine_of(*, quantize: bool = False) -> tuple[Engine, Network]:
     return Engine(network, tiny_tokenizer()), network
 
 
-def asked(texts=MIXED, **changes) -> list[Request]:
+def asked(texts: Sequence[str] = MIXED, **changes: Any) -> list[Request]:
     """Ask for completions of lengths that differ."""
     settings = replace(Settings(temperature=0), **changes)
     return [
@@ -83,7 +84,9 @@ def both(requests: list[Request], *, batch: int, quantize: bool = False, ahead: 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("temperature", [0, 0.8])
-def test_completions_are_those_of_steps_that_are_not_recorded(batch: int, temperature) -> None:
+def test_completions_are_those_of_steps_that_are_not_recorded(
+    batch: int, temperature: float
+) -> None:
     recorder = both(asked(temperature=temperature), batch=batch)
     assert recorder.repeated > 3 * recorder.recorded > 0
 
@@ -134,7 +137,7 @@ def stepped(network: Network, cache: Cache, pieces: list[Piece], parts: int = 1)
     "changes", [{}, {"kv_heads": 1}, {"heads": 4, "kv_heads": 2}, {"tied": True}, {"layers": 1}]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_step_gives_what_any_step_gives(changes: dict[str, int], dtype) -> None:
+def test_a_step_gives_what_any_step_gives(changes: dict[str, int], dtype: torch.dtype) -> None:
     network = Network(made(**changes).to(dtype))
     starts = [None, 40, 1, None, 17, None, 3, None, None]
     pieces = [Piece(slot, start, 1) for slot, start in enumerate(starts) if start]
@@ -224,7 +227,7 @@ def test_what_was_given_stays_when_the_step_is_done_again() -> None:
     assert all(map(torch.equal, states, copies))
 
 
-def test_the_graph_used_last_is_kept_longest(monkeypatch) -> None:
+def test_the_graph_used_last_is_kept_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MOST", 2)
     network = Network(made())
     cache, recorder = filled(network, [4, 4, 4]), recording(network)
@@ -292,7 +295,7 @@ def test_a_processor_records_nothing() -> None:
     assert Network(made()).graphs is None
 
 
-def test_a_gpu_records_unless_it_is_told_not_to(monkeypatch) -> None:
+def test_a_gpu_records_unless_it_is_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "Cuda", lambda device: device)
     gpu = torch.device("cuda")
     monkeypatch.delenv("LLAMA_CUDA_GRAPHS", raising=False)
@@ -304,7 +307,7 @@ def test_a_gpu_records_unless_it_is_told_not_to(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [dense, Dense, int8])
-def test_a_product_is_added_to_what_is_there(kind) -> None:
+def test_a_product_is_added_to_what_is_there(kind: Callable[[Tensor], Product]) -> None:
     weight, x, y = torch.randn(96, 64), torch.randn(5, 64), torch.randn(5, 96)
     product = kind(weight)
     wanted = y + product(x)
@@ -337,7 +340,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pools = iter(range(9))
 
     @contextmanager
-    def graph(graph, *, pool, stream, capture_error_mode) -> Iterator[None]:
+    def graph(
+        graph: Graph, *, pool: int, stream: Stream, capture_error_mode: str
+    ) -> Iterator[None]:
         said.append(f"begin {stream.name} {pool} {capture_error_mode}")
         yield
         said.append("end")

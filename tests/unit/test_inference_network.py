@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from llama_cli.inference.alike import BLOCK, alike
 from llama_cli.inference.backend import Piece
 from llama_cli.inference.cache import Cache
 from llama_cli.inference.network import Network
-from llama_cli.inference.products import dense, int8, laid_out, widened
+from llama_cli.inference.products import Product, dense, int8, laid_out, widened
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.tiny import CONFIG
 
@@ -60,7 +61,9 @@ def test_bf16_is_near() -> None:
 
 @pytest.mark.parametrize("shape", [(96, 32), (400, 64), (1024, 256), (288, 2048), (700, 900)])
 @pytest.mark.parametrize("kind", [dense, int8])
-def test_a_row_of_a_product_depends_on_nothing_but_itself(shape, kind) -> None:
+def test_a_row_of_a_product_depends_on_nothing_but_itself(
+    shape: tuple[int, int], kind: Callable[[Tensor], Product]
+) -> None:
     random = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=random)
     x = torch.randn(300, shape[1], generator=random)

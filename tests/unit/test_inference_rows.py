@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +33,9 @@ def row_of(prompt: str, **asked: object) -> Row:
 
 
 @given(st.sampled_from(["", "The cat", "x é", " ", "\n"]), st.lists(TOKENS, max_size=30))
-def test_text_that_is_decoded_as_it_grows_is_that_of_the_whole(prompt, tokens):
+def test_text_that_is_decoded_as_it_grows_is_that_of_the_whole(
+    prompt: str, tokens: list[list[int]]
+) -> None:
     row = row_of(prompt)
     before = len(TOKENIZER.decode(row.ids))
     for new in tokens:
@@ -40,7 +43,7 @@ def test_text_that_is_decoded_as_it_grows_is_that_of_the_whole(prompt, tokens):
         assert whole_text(row, TOKENIZER) == TOKENIZER.decode(row.ids)[before:]
 
 
-def test_only_the_end_of_a_long_text_is_decoded_anew(monkeypatch):
+def test_only_the_end_of_a_long_text_is_decoded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     row, decoded = row_of("The cat"), []
     row.ids += [40] * 500
     whole_text(row, TOKENIZER)
@@ -52,14 +55,14 @@ def test_only_the_end_of_a_long_text_is_decoded_anew(monkeypatch):
     assert max(decoded) < 8
 
 
-def test_a_prompt_given_as_ids_is_taken_as_it_is():
+def test_a_prompt_given_as_ids_is_taken_as_it_is() -> None:
     ids = (5, 1, 7)
     request = Request(Prompt("0", "other"), Settings(max_tokens=2), ids)
     (row,) = rows_of(request, TOKENIZER, 64, None)
     assert (row.ids, row.start, row.end) == ([5, 1, 7], 3, 5)
 
 
-def test_rows_that_are_dropped_leave_the_others_as_they_are():
+def test_rows_that_are_dropped_leave_the_others_as_they_are() -> None:
     engine = Engine(take_over(tiny_model()), TOKENIZER)
     texts = ["The cat", "The river opens", "A", "The table"]
     batch = Batch(engine.network, TOKENIZER, size=2)

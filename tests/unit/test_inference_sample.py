@@ -28,23 +28,23 @@ def softmax(x: np.ndarray) -> np.ndarray:
         (1.0, [0, 1, 2, 3]),  # everything, unsorted
     ],
 )
-def test_the_token_that_crosses_the_line_is_the_last_kept(top_p, tokens):
+def test_the_token_that_crosses_the_line_is_the_last_kept(top_p: float, tokens: list[int]) -> None:
     assert nucleus(FOUR, top_p)[1].tolist() == tokens
 
 
-def test_a_token_is_kept_when_those_before_hold_exactly_top_p():
+def test_a_token_is_kept_when_those_before_hold_exactly_top_p() -> None:
     assert nucleus(np.array([0.5, 0.25, 0.25]), 0.5)[1].tolist()[:2] == [0, 1]
 
 
 @pytest.mark.parametrize("size", [100, 4096, 40_000, 400_000])
-def test_a_flat_distribution_keeps_top_p_of_its_tokens_and_one(size):
+def test_a_flat_distribution_keeps_top_p_of_its_tokens_and_one(size: int) -> None:
     flat = np.full(size, 1 / size)
     assert len(nucleus(flat, 0.5)[1]) == pytest.approx(size / 2 + 1, abs=1)
 
 
 @pytest.mark.parametrize("sharpness", [1, 3, 9])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 0.9999999])
-def test_the_floors_leave_out_nothing_that_a_full_sort_keeps(sharpness, top_p):
+def test_the_floors_leave_out_nothing_that_a_full_sort_keeps(sharpness: int, top_p: float) -> None:
     p = softmax(np.random.default_rng(0).standard_normal(20_000, np.float32) * sharpness)
     tokens = np.argsort(-p, kind="stable")
     ordered = p[tokens].astype(np.float64)
@@ -53,34 +53,36 @@ def test_the_floors_leave_out_nothing_that_a_full_sort_keeps(sharpness, top_p):
 
 
 @pytest.mark.parametrize("distinct", [1, 3, 1000])
-def test_equal_probabilities_keep_their_order(distinct):
+def test_equal_probabilities_keep_their_order(distinct: int) -> None:
     p = softmax(np.random.default_rng(0).integers(0, distinct, 5000).astype(np.float32))
     assert falling(p).tolist() == np.argsort(-p, kind="stable").tolist()
     assert falling(p.astype(np.float64)).tolist() == falling(p).tolist()
 
 
-def test_temperature_zero_takes_the_most_likely():
+def test_temperature_zero_takes_the_most_likely() -> None:
     assert draw(np.log(FOUR), 0.999, temperature=0, top_p=1.0) == 1
 
 
 @pytest.mark.parametrize(("number", "token"), [(0.0, 1), (0.56, 1), (0.58, 3), (0.999999, 3)])
-def test_a_draw_splits_the_unit_interval_by_renormalised_probability(number, token):
+def test_a_draw_splits_the_unit_interval_by_renormalised_probability(
+    number: float, token: int
+) -> None:
     # 0.4 and 0.3 are kept: the first has 4/7 = 0.571 of the interval
     assert draw(np.log(FOUR), number, temperature=1.0, top_p=0.6) == token
 
 
-def test_half_the_temperature_squares_the_odds():
+def test_half_the_temperature_squares_the_odds() -> None:
     # odds of 0.4 to 0.3 become 16 to 9: the boundary moves from 4/7 to 16/25
     assert draw(np.log(FOUR), 0.63, temperature=0.5, top_p=0.5) == 1
     assert draw(np.log(FOUR), 0.65, temperature=0.5, top_p=0.6) == 3
 
 
-def test_an_impossible_token_is_never_drawn():
+def test_an_impossible_token_is_never_drawn() -> None:
     logits = np.array([-np.inf, 0.0, -np.inf])
     assert {draw(logits, n / 10, temperature=1.0, top_p=1.0) for n in range(10)} == {1}
 
 
-def test_draws_follow_the_probabilities():
+def test_draws_follow_the_probabilities() -> None:
     drawn = [
         draw(np.log(FOUR), uniform(7, str(n), 0), temperature=1.0, top_p=1.0) for n in range(2000)
     ]
@@ -88,7 +90,7 @@ def test_draws_follow_the_probabilities():
         assert abs(drawn.count(token) / 2000 - p) < 4 * (p * (1 - p) / 2000) ** 0.5
 
 
-def test_the_number_depends_on_seed_name_and_position_and_nothing_else():
+def test_the_number_depends_on_seed_name_and_position_and_nothing_else() -> None:
     numbers = {uniform(s, n, p) for s in (0, 1) for n in ("a", "b") for p in (0, 1)}
     assert len(numbers) == 8
     assert uniform(1, "a", 1) in numbers

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from llama_cli.inference import graphs, split, static
 from llama_cli.inference.backend import Piece
@@ -17,6 +20,8 @@ from tests.recorders import Traced
 from tests.tiny import CONFIG
 
 IDS = torch.randint(3, 400, (2000,), generator=torch.Generator().manual_seed(3)).tolist()
+Sums = Callable[..., tuple[Tensor, Tensor]]
+
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -28,7 +33,7 @@ def network_of(**changes: int) -> Network:
 
 
 @pytest.fixture(autouse=True)
-def _tried_anew():
+def _tried_anew() -> Iterator[None]:
     split.works.cache_clear()
     yield
     split.works.cache_clear()
@@ -49,7 +54,7 @@ def test_a_step_in_parts_gives_what_any_step_gives(changes: dict[str, int], star
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
-def test_a_row_that_has_come_far_is_recorded_in_parts(monkeypatch) -> None:
+def test_a_row_that_has_come_far_is_recorded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = []
     step = graphs.step
     monkeypatch.setattr(graphs, "step", lambda *given: (plans.append(given[1]), step(*given))[1])
@@ -79,19 +84,21 @@ def refused(*_: object) -> None:
     raise RuntimeError("no such operator")
 
 
-def of_base_two(*given, with_sums=split._with_sums):
+def of_base_two(*given: Any, with_sums: Sums = split._with_sums) -> tuple[Tensor, Tensor]:
     out, total = with_sums(*given)
     return out, total * 1.4427
 
 
-def without_numbers(*given, with_sums=split._with_sums):
+def without_numbers(*given: Any, with_sums: Sums = split._with_sums) -> tuple[Tensor, Tensor]:
     out, total = with_sums(*given)
     return out.index_fill(0, torch.tensor([3]), torch.nan), total
 
 
 @pytest.mark.parametrize("operator", [refused, of_base_two, without_numbers])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_an_operator_that_gives_something_else_is_left_alone(operator, dtype, monkeypatch) -> None:
+def test_an_operator_that_gives_something_else_is_left_alone(
+    operator: Sums, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(split, "_with_sums", operator)
     assert not split.works(torch.device("cpu"), dtype, 4, 1, 64)
     assert graphs._parts(network_of(), Window(0, 1, 1280)) == 1

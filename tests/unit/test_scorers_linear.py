@@ -2,7 +2,10 @@
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from llama_cli.errors import DataError, LlamaError, NotReadyError
 from llama_cli.evaluation.scorers.choose import choose
 from llama_cli.evaluation.scorers.features import features
 from llama_cli.evaluation.scorers.fit import agree, auroc, fit, is_held_out
-from llama_cli.evaluation.scorers.linear import load, save
+from llama_cli.evaluation.scorers.linear import Linear, load, save
 from llama_cli.evaluation.scorers.rows import Scored, read_scored
 from tests.shell import SHARED
 
@@ -32,18 +35,18 @@ def synthetic(count: int) -> list[Scored]:
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Linear:
     return fit(synthetic(400), name="linear:foul")
 
 
-def test_it_agrees_with_scores_it_has_not_seen(model):
+def test_it_agrees_with_scores_it_has_not_seen(model: Linear) -> None:
     assert model.agreement.pearson > 0.95
     assert model.agreement.auroc > 0.99
     assert model.fitted + model.agreement.n == 400
     assert 60 < model.agreement.n < 100
 
 
-def test_texts_that_are_held_out_do_not_change_the_scorer(model):
+def test_texts_that_are_held_out_do_not_change_the_scorer(model: Linear) -> None:
     turned = [
         replace(row, score=1 - row.score) if is_held_out(row.group) else row
         for row in synthetic(400)
@@ -53,13 +56,13 @@ def test_texts_that_are_held_out_do_not_change_the_scorer(model):
     assert other.agreement.pearson < -0.95
 
 
-def test_texts_of_one_group_are_on_one_side():
+def test_texts_of_one_group_are_on_one_side() -> None:
     rows = [replace(row, group=str(number // 100)) for number, row in enumerate(synthetic(2000))]
     model = fit(rows, name="x")
     assert (model.fitted % 100, model.agreement.n % 100) == (0, 0)
 
 
-def test_weights_are_those_of_ridge_regression():
+def test_weights_are_those_of_ridge_regression() -> None:
     """Two texts with no word in common, scored 1 and 0: each weighs 0.5 / (1 + penalty)."""
     rows = [Scored(f"{text} ", score, group) for text, score, group in _two_texts_thrice()]
     model = fit(rows, name="x", penalty=3.0)
@@ -70,7 +73,7 @@ def test_weights_are_those_of_ridge_regression():
     )
 
 
-def _two_texts_thrice():
+def _two_texts_thrice() -> Iterator[tuple[str, float, str]]:
     groups = [str(number) for number in range(100)]
     fitted = [group for group in groups if not is_held_out(group)]
     held = next(group for group in groups if is_held_out(group))
@@ -80,7 +83,7 @@ def _two_texts_thrice():
     yield "aaa", 1.0, held
 
 
-def test_a_scorer_reads_back_as_it_was_written(model, tmp_path):
+def test_a_scorer_reads_back_as_it_was_written(model: Linear, tmp_path: Path) -> None:
     path = tmp_path / "foul.safetensors"
     save(model, path)
     read = load(path)
@@ -92,12 +95,12 @@ def test_a_scorer_reads_back_as_it_was_written(model, tmp_path):
     assert path.read_bytes() == first
 
 
-def test_a_text_of_nothing_known_gets_the_mean_and_one_of_nothing_0(model):
+def test_a_text_of_nothing_known_gets_the_mean_and_one_of_nothing_0(model: Linear) -> None:
     assert model(["жж", " \n"]) == [model.bias, 0.0]
 
 
 @pytest.mark.parametrize("held", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"x" * 100])
-def test_a_file_that_is_no_scorer_is_told(tmp_path, held):
+def test_a_file_that_is_no_scorer_is_told(tmp_path: Path, held: bytes) -> None:
     (tmp_path / "x").write_bytes(held)
     with pytest.raises(LlamaError, match="scorer"):
         load(tmp_path / "x")
@@ -105,7 +108,7 @@ def test_a_file_that_is_no_scorer_is_told(tmp_path, held):
         load(tmp_path / "y")
 
 
-def test_too_few_texts_are_told():
+def test_too_few_texts_are_told() -> None:
     with pytest.raises(LlamaError, match="1 scored texts are too few"):
         fit(synthetic(1), name="x")
 
@@ -113,14 +116,14 @@ def test_too_few_texts_are_told():
 # -- agreement --
 
 
-def test_auroc_is_the_share_of_pairs_in_order_and_half_of_those_that_tie():
+def test_auroc_is_the_share_of_pairs_in_order_and_half_of_those_that_tie() -> None:
     found = np.array([0.1, 0.4, 0.4, 0.8])
     # positives 0.4 and 0.8 against negatives 0.1 and 0.4: in order, tie, in order, in order
     assert auroc(found, np.array([False, False, True, True])) == 3.5 / 4
     assert auroc(found, np.array([True] * 4)) is None
 
 
-def test_scores_that_do_not_vary_have_no_correlation():
+def test_scores_that_do_not_vary_have_no_correlation() -> None:
     assert agree(np.array([0.5, 0.5]), np.array([0.0, 1.0])).pearson is None
 
 
@@ -132,11 +135,11 @@ def counted(text: str) -> dict[int, int]:
     return dict(zip(keys.tolist(), counts.tolist(), strict=True))
 
 
-def test_case_and_the_width_of_spaces_do_not_matter():
+def test_case_and_the_width_of_spaces_do_not_matter() -> None:
     assert counted("You  FOOL\n") == counted("you fool")
 
 
-def test_words_pairs_and_characters_within_words_are_counted():
+def test_words_pairs_and_characters_within_words_are_counted() -> None:
     # words: ab, cd; pairs: ab cd; characters of " ab ": 3 + 2 + 1 of lengths 2 to 4, for each word
     assert len(counted("ab cd")) == 2 + 1 + 2 * 6
     assert sum(counted("ab ab").values()) == 2 + 1 + 2 * 6
@@ -146,13 +149,13 @@ def test_words_pairs_and_characters_within_words_are_counted():
 # -- rows --
 
 
-def read(tmp_path, *rows, **settings):
+def read(tmp_path: Path, *rows: dict[str, Any], **settings: Any) -> list[Scored]:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return list(read_scored([str(path)], **settings))
 
 
-def test_a_row_of_realtoxicityprompts_is_two_texts_of_one_group(tmp_path):
+def test_a_row_of_realtoxicityprompts_is_two_texts_of_one_group(tmp_path: Path) -> None:
     row = {
         "prompt": {"text": "a", "toxicity": 0.25, "insult": 0.5},
         "continuation": {"text": " b", "toxicity": None, "insult": 0.75},
@@ -163,7 +166,7 @@ def test_a_row_of_realtoxicityprompts_is_two_texts_of_one_group(tmp_path):
     assert len({s.group for s in insults}) == 1
 
 
-def test_the_answers_to_a_question_are_one_group(tmp_path):
+def test_the_answers_to_a_question_are_one_group(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"Q: who\nA: {name}\nTrue:", "completion": label}
         for name, label in (("me", " yes"), ("you", " no"))
@@ -187,7 +190,9 @@ def test_the_answers_to_a_question_are_one_group(tmp_path):
         [],
     ],
 )
-def test_a_row_that_is_no_scored_text_is_named_by_its_line(tmp_path, row):
+def test_a_row_that_is_no_scored_text_is_named_by_its_line(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no scored text"):
         read(tmp_path, row)
 
@@ -206,7 +211,7 @@ def test_a_row_that_is_no_scored_text_is_named_by_its_line(tmp_path, row):
         ("truthfulqa/finetune_info.jsonl", 0.38, 0.70),
     ],
 )
-def test_published_rows_teach_a_scorer(rows, pearson, area):
+def test_published_rows_teach_a_scorer(rows: str, pearson: float, area: float) -> None:
     path = SHARED / "data" / "eval" / rows
     if not path.exists():
         pytest.skip("the benchmarks are not beside the checkout")

@@ -8,7 +8,10 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,12 +26,14 @@ BAD_KEY = "API key not valid. Please pass a valid API key."
 class Service:
     """Scores a text by its length; `troubles` are what it answers first, in order."""
 
-    def __init__(self):
-        self.asked, self.troubles, self.asks = [], [], Counter()
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.troubles: list[tuple[int, dict[str, str]]] = []
+        self.asks: Counter[str] = Counter()
         service = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 service.asked.append((self.path, self.headers["X-Goog-Api-Key"], body))
                 status, said, headers = service.answer(self.headers["X-Goog-Api-Key"], body)
@@ -39,14 +44,16 @@ class Service:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, *args):
+            def log_message(self, *args: object) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def answer(self, key, body):
+    def answer(
+        self, key: str | None, body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any], dict[str, str]]:
         if self.troubles:
             code, headers = self.troubles.pop(0)
             return code, {"error": {"code": code, "message": "Quota exceeded"}}, headers
@@ -62,7 +69,7 @@ class Service:
 
 
 @pytest.fixture
-def service(monkeypatch):
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     service = Service()
     yield service
@@ -71,24 +78,26 @@ def service(monkeypatch):
 
 
 @pytest.fixture
-def key_file(tmp_path):
+def key_file(tmp_path: Path) -> Path:
     path = tmp_path / "key"
     path.write_text(KEY + "\n")
     return path
 
 
-def client(service, key_file, **settings):
+def client(service: Service, key_file: Path, **settings: Any) -> Perspective:
     settings = {"quota": 1e6, "wait": lambda seconds: None, **settings}
     return Perspective(key_file, service.url, **settings)
 
 
-def test_texts_are_scored_in_their_order_whatever_is_answered_first(service, key_file):
+def test_texts_are_scored_in_their_order_whatever_is_answered_first(
+    service: Service, key_file: Path
+) -> None:
     texts = ["x" * length for length in (30, 7, 50, 1, 7)]
     assert client(service, key_file)(texts) == [0.3, 0.07, 0.5, 0.01, 0.07]
     assert service.asks["x" * 7] == 1
 
 
-def test_a_request_is_what_the_service_documents(service, key_file):
+def test_a_request_is_what_the_service_documents(service: Service, key_file: Path) -> None:
     client(service, key_file, languages=("en", "de"))(["Hello"])
     assert service.asked == [
         (
@@ -104,13 +113,15 @@ def test_a_request_is_what_the_service_documents(service, key_file):
     ]
 
 
-def test_a_text_without_a_word_is_not_asked_for(service, key_file):
+def test_a_text_without_a_word_is_not_asked_for(service: Service, key_file: Path) -> None:
     assert client(service, key_file)(["", " \n"]) == [0.0, 0.0]
     assert service.asked == []
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_what_passes_is_tried_again_after_waits_that_double(service, key_file, code):
+def test_what_passes_is_tried_again_after_waits_that_double(
+    service: Service, key_file: Path, code: int
+) -> None:
     service.troubles = [(code, {})] * 3
     waits = []
     assert client(service, key_file, wait=waits.append)(["x" * 20]) == [0.2]
@@ -120,10 +131,12 @@ def test_what_passes_is_tried_again_after_waits_that_double(service, key_file, c
     ] * 3
 
 
-def test_an_answer_that_is_cut_is_asked_for_again(service, key_file, monkeypatch):
+def test_an_answer_that_is_cut_is_asked_for_again(
+    service: Service, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, cut = urllib.request.urlopen, [http.client.IncompleteRead(b"{")]
 
-    def once(*arguments, **options):
+    def once(*arguments: Any, **options: Any) -> Any:
         if cut:
             raise cut.pop()
         return whole(*arguments, **options)
@@ -132,26 +145,28 @@ def test_an_answer_that_is_cut_is_asked_for_again(service, key_file, monkeypatch
     assert client(service, key_file)(["x" * 20]) == [0.2]
 
 
-def test_a_wait_that_is_asked_for_is_kept(service, key_file):
+def test_a_wait_that_is_asked_for_is_kept(service: Service, key_file: Path) -> None:
     service.troubles = [(429, {"Retry-After": "17"})]
     waits = []
     client(service, key_file, wait=waits.append)(["x"])
     assert [17 <= wait <= 25.5 for wait in waits if wait >= 1] == [True]
 
 
-def test_a_service_that_never_answers_is_told_with_its_words_after_eight_tries(service, key_file):
+def test_a_service_that_never_answers_is_told_with_its_words_after_eight_tries(
+    service: Service, key_file: Path
+) -> None:
     service.troubles = [(503, {})] * 9
     with pytest.raises(LlamaError, match=r"did not answer in 8 tries: 503 Quota exceeded"):
         client(service, key_file)(["x"])
     assert len(service.asked) == 8
 
 
-def gone(service):
+def gone(service: Service) -> None:
     service.server.shutdown()
     service.server.server_close()
 
 
-def test_a_service_that_is_gone_is_told_after_three_tries(service, key_file):
+def test_a_service_that_is_gone_is_told_after_three_tries(service: Service, key_file: Path) -> None:
     gone(service)
     waits = []
     with pytest.raises(LlamaError, match=r"in 3 tries: .*Connection refused") as caught:
@@ -160,10 +175,12 @@ def test_a_service_that_is_gone_is_told_after_three_tries(service, key_file):
     assert sum(waits) < 5  # seconds
 
 
-def test_a_service_that_goes_after_it_has_answered_is_waited_for(service, key_file):
+def test_a_service_that_goes_after_it_has_answered_is_waited_for(
+    service: Service, key_file: Path
+) -> None:
     asked = []
 
-    def going(seconds):
+    def going(seconds: float) -> None:
         asked.append(seconds)
         if len(asked) == 1:
             gone(service)
@@ -183,8 +200,10 @@ def test_a_service_that_goes_after_it_has_answered_is_waited_for(service, key_fi
         (TimeoutError("timed out"), "3 tries"),
     ],
 )
-def test_what_stays_as_it_is_is_not_asked_again(service, key_file, monkeypatch, cause, tries):
-    def fails(*arguments, **options):
+def test_what_stays_as_it_is_is_not_asked_again(
+    service: Service, key_file: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception, tries: str
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
         raise urllib.error.URLError(cause)
 
     monkeypatch.setattr(urllib.request, "urlopen", fails)
@@ -192,21 +211,21 @@ def test_what_stays_as_it_is_is_not_asked_again(service, key_file, monkeypatch, 
         client(service, key_file)(["x"])
 
 
-def test_a_wait_is_told_once_with_its_reason(service, key_file):
+def test_a_wait_is_told_once_with_its_reason(service: Service, key_file: Path) -> None:
     service.troubles = [(503, {})] * 4
     words = []
     client(service, key_file, say=words.append)(["x", "xx", "xxx"])
     assert words == [f"{service.url}: 503 Quota exceeded; asking again, up to 8 times"]
 
 
-def test_a_quota_spreads_requests_over_time(service, key_file):
+def test_a_quota_spreads_requests_over_time(service: Service, key_file: Path) -> None:
     waits = []
     client(service, key_file, quota=10, wait=waits.append)(["x" * n for n in range(1, 6)])
     assert len(waits) == 4
     assert max(waits) == pytest.approx(0.4, abs=0.05)  # the fifth comes four tenths after the first
 
 
-def test_a_bad_key_is_named_by_its_file_and_never_shown(service, key_file):
+def test_a_bad_key_is_named_by_its_file_and_never_shown(service: Service, key_file: Path) -> None:
     key_file.write_text("AIza-wrong")
     with pytest.raises(NotReadyError, match=r"refuses the key in .*key: 400 API key not") as caught:
         client(service, key_file)(["x"])
@@ -214,25 +233,31 @@ def test_a_bad_key_is_named_by_its_file_and_never_shown(service, key_file):
 
 
 @pytest.mark.parametrize("held", ["", "two words", "a\nb"])
-def test_a_file_that_holds_no_key_is_told_before_anything_is_sent(service, key_file, held):
+def test_a_file_that_holds_no_key_is_told_before_anything_is_sent(
+    service: Service, key_file: Path, held: str
+) -> None:
     key_file.write_text(held)
     with pytest.raises(NotReadyError, match="holds no key"):
         client(service, key_file)(["x"])
     assert service.asked == []
 
 
-def test_a_missing_key_says_that_there_are_no_new_ones(service, tmp_path):
+def test_a_missing_key_says_that_there_are_no_new_ones(service: Service, tmp_path: Path) -> None:
     with pytest.raises(NotReadyError, match="no key of PerspectiveAPI at") as caught:
         client(service, tmp_path / "none")(["x"])
     assert "31 December 2026" in (caught.value.hint or "")
 
 
-def test_a_text_that_is_refused_is_told_in_the_words_of_the_service(service, key_file):
+def test_a_text_that_is_refused_is_told_in_the_words_of_the_service(
+    service: Service, key_file: Path
+) -> None:
     with pytest.raises(LlamaError, match=r"400 Comment text too long\."):
         client(service, key_file)(["x" * 101])
 
 
-def test_what_was_answered_is_not_asked_again(service, key_file, tmp_path):
+def test_what_was_answered_is_not_asked_again(
+    service: Service, key_file: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "scores.jsonl"
     texts = ["x" * length for length in (3, 4, 101)]
     with pytest.raises(LlamaError, match="too long"):
@@ -247,7 +272,9 @@ def test_what_was_answered_is_not_asked_again(service, key_file, tmp_path):
     assert KEY not in cache.read_text()
 
 
-def test_answers_of_one_attribute_are_not_taken_for_those_of_another(service, key_file, tmp_path):
+def test_answers_of_one_attribute_are_not_taken_for_those_of_another(
+    service: Service, key_file: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "scores.jsonl"
     client(service, key_file, cache=cache)(["x"])
     client(service, key_file, cache=cache, attribute="INSULT")(["x"])
@@ -257,7 +284,7 @@ def test_answers_of_one_attribute_are_not_taken_for_those_of_another(service, ke
     ]
 
 
-def test_settings_follow_the_key_file(key_file, tmp_path):
+def test_settings_follow_the_key_file(key_file: Path, tmp_path: Path) -> None:
     spec = f"perspective:{key_file},quota=10,languages=en+de,attribute=INSULT,cache={tmp_path}/c"
     scorer = choose(spec)
     assert (scorer.quota, scorer.cache, scorer.url) == (
@@ -283,6 +310,6 @@ def test_settings_follow_the_key_file(key_file, tmp_path):
         *("url=http://[::1", "url=http://h:x/"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(setting):
+def test_a_setting_that_makes_no_sense_is_told(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.split("=")[0]):
         choose(f"perspective:key,{setting}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -29,22 +30,24 @@ def server() -> Iterator[Running]:
         yield running
 
 
-def client_of(server: Running, token: str = "none"):
+def client_of(server: Running, token: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=token, max_retries=0)
 
 
 @pytest.fixture(scope="module")
-def client(server: Running):
+def client(server: Running) -> Iterator[openai.OpenAI]:
     with client_of(server) as opened:
         yield opened
 
 
-def alone(engine: Engine, prompt: str, name: str = "0", **asked) -> list[Completion]:
+def alone(engine: Engine, prompt: str, name: str = "0", **asked: Any) -> list[Completion]:
     """Complete as `llama generate` does."""
     return list(engine.generate([Prompt(name, prompt)], Settings(**asked)))
 
 
-def test_an_answer_is_what_llama_generate_gives_for_the_same_prompt(client, engine):
+def test_an_answer_is_what_llama_generate_gives_for_the_same_prompt(
+    client: Any, engine: Engine
+) -> None:
     answer = client.completions.create(model=MODEL, prompt="The cat", seed=7, max_tokens=12)
     (said,) = alone(engine, "The cat", seed=7, max_tokens=12)
     assert answer.choices[0].text == said.completion
@@ -54,7 +57,7 @@ def test_an_answer_is_what_llama_generate_gives_for_the_same_prompt(client, engi
     assert (answer.object, answer.model) == ("text_completion", MODEL)
 
 
-def test_the_same_request_is_answered_the_same_without_a_seed(client):
+def test_the_same_request_is_answered_the_same_without_a_seed(client: Any) -> None:
     first, again = (
         client.completions.create(model=MODEL, prompt="The", max_tokens=20) for _ in range(2)
     )
@@ -63,7 +66,7 @@ def test_the_same_request_is_answered_the_same_without_a_seed(client):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_stream_joined_is_the_answer_that_is_not_streamed(client, seed):
+def test_a_stream_joined_is_the_answer_that_is_not_streamed(client: Any, seed: int) -> None:
     asked = {"model": MODEL, "prompt": ["The cat", "Ünï"], "seed": seed, "n": 2, "max_tokens": 30}
     whole = client.completions.create(**asked)
     texts, ends = ["", "", "", ""], {}
@@ -77,7 +80,7 @@ def test_a_stream_joined_is_the_answer_that_is_not_streamed(client, seed):
     assert ends == {choice.index: choice.finish_reason for choice in whole.choices}
 
 
-def test_usage_comes_last_in_a_stream_where_it_is_asked_for(client):
+def test_usage_comes_last_in_a_stream_where_it_is_asked_for(client: Any) -> None:
     asked = {"model": MODEL, "prompt": "The cat", "max_tokens": 5, "stream": True}
     parts = list(client.completions.create(**asked, stream_options={"include_usage": True}))
     assert all(part.usage is None for part in parts[:-1])
@@ -86,7 +89,7 @@ def test_usage_comes_last_in_a_stream_where_it_is_asked_for(client):
     assert all(part.usage is None for part in client.completions.create(**asked))
 
 
-def test_a_part_never_ends_within_a_character(engine):
+def test_a_part_never_ends_within_a_character(engine: Engine) -> None:
     said = [TOKENIZER.processor.PieceToId(f"<0x{byte:02X}>") for byte in "é你😀.".encode()]
     with serving(engine=naming(engine, *said)) as server, client_of(server) as client:
         parts = client.completions.create(
@@ -95,7 +98,9 @@ def test_a_part_never_ends_within_a_character(engine):
         assert [part.choices[0].text for part in parts] == ["é", "你", "😀", "."]
 
 
-def test_a_stop_string_across_tokens_ends_an_answer_and_no_part_shows_its_beginning(engine):
+def test_a_stop_string_across_tokens_ends_an_answer_and_no_part_shows_its_beginning(
+    engine: Engine,
+) -> None:
     said = [TOKENIZER.processor.PieceToId(f"<0x{byte:02X}>") for byte in b"catnd"]
     with serving(engine=naming(engine, *said)) as server, client_of(server) as client:
         asked = {"model": MODEL, "prompt": "The", "temperature": 0, "stop": ["tnd", "x"]}
@@ -105,14 +110,14 @@ def test_a_stop_string_across_tokens_ends_an_answer_and_no_part_shows_its_beginn
         assert parts == ["c", "a", ""]
 
 
-def test_the_samples_of_a_prompt_are_those_of_num_samples(client, engine):
+def test_the_samples_of_a_prompt_are_those_of_num_samples(client: Any, engine: Engine) -> None:
     answer = client.completions.create(model=MODEL, prompt="The", n=3, max_tokens=9, seed=1)
     said = alone(engine, "The", samples=3, max_tokens=9, seed=1)
     assert [choice.text for choice in answer.choices] == [each.completion for each in said]
     assert len({choice.text for choice in answer.choices}) == 3
 
 
-def test_each_prompt_of_a_list_is_answered_in_its_place(client, engine):
+def test_each_prompt_of_a_list_is_answered_in_its_place(client: Any, engine: Engine) -> None:
     texts = ["The cat", "A", "", "The table holds"]
     answer = client.completions.create(model=MODEL, prompt=texts, **GREEDY)
     said = [alone(engine, text, str(i), **GREEDY)[0] for i, text in enumerate(texts)]
@@ -120,7 +125,7 @@ def test_each_prompt_of_a_list_is_answered_in_its_place(client, engine):
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
 
 
-def test_token_ids_are_taken_as_they_are(client, engine):
+def test_token_ids_are_taken_as_they_are(client: Any, engine: Engine) -> None:
     ids = TOKENIZER.encode("The cat")
     said = alone(engine, "The cat", **GREEDY)[0].completion
     for prompt in (ids, [ids]):
@@ -134,7 +139,9 @@ def test_token_ids_are_taken_as_they_are(client, engine):
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_an_echo_of_ids_with_logprobs_has_the_likelihood_of_each(client, engine, most):
+def test_an_echo_of_ids_with_logprobs_has_the_likelihood_of_each(
+    client: Any, engine: Engine, most: int
+) -> None:
     ids = TOKENIZER.encode("The cat opens the door.")
     answer = client.completions.create(
         model=MODEL, prompt=[ids], echo=True, logprobs=1, max_tokens=most, temperature=0
@@ -149,7 +156,7 @@ def test_an_echo_of_ids_with_logprobs_has_the_likelihood_of_each(client, engine,
         assert told.token_logprobs[-1] == max(told.top_logprobs[-1].values())
 
 
-def test_an_echo_of_a_text_leaves_out_the_begin_mark(client, engine):
+def test_an_echo_of_a_text_leaves_out_the_begin_mark(client: Any, engine: Engine) -> None:
     answer = client.completions.create(
         model=MODEL, prompt="The cat", echo=True, logprobs=2, max_tokens=3, seed=2
     )
@@ -162,7 +169,7 @@ def test_an_echo_of_a_text_leaves_out_the_begin_mark(client, engine):
 
 
 @pytest.mark.parametrize("prompt", ["The cat", [[1, 40, 50]]])
-def test_logprobs_of_a_stream_joined_are_those_of_the_whole(client, prompt):
+def test_logprobs_of_a_stream_joined_are_those_of_the_whole(client: Any, prompt: Any) -> None:
     asked = {"model": MODEL, "prompt": prompt, "echo": True, "logprobs": 2, "max_tokens": 9}
     whole = client.completions.create(**asked).choices[0].logprobs
     tokens, logprobs, offsets = [], [], []
@@ -176,7 +183,7 @@ def test_logprobs_of_a_stream_joined_are_those_of_the_whole(client, prompt):
     assert logprobs == whole.token_logprobs
 
 
-def test_a_conversation_is_answered_whole_and_streamed_alike(client):
+def test_a_conversation_is_answered_whole_and_streamed_alike(client: Any) -> None:
     asked = {
         "model": MODEL,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
@@ -198,7 +205,7 @@ def test_a_conversation_is_answered_whole_and_streamed_alike(client):
     assert tokens == [each.token for each in whole.choices[0].logprobs.content]
 
 
-def test_white_space_around_a_message_is_dropped_in_a_stream_too(engine):
+def test_white_space_around_a_message_is_dropped_in_a_stream_too(engine: Engine) -> None:
     said = [TOKENIZER.processor.PieceToId(piece) for piece in ("\u2581", "c", "<0x0A>", "a")]
     said += [TOKENIZER.processor.PieceToId("<0x09>")]
     with serving(engine=naming(engine, *said)) as server, client_of(server) as client:
@@ -210,19 +217,21 @@ def test_white_space_around_a_message_is_dropped_in_a_stream_too(engine):
         assert "".join(part.choices[0].delta.content or "" for part in parts) == whole
 
 
-def test_what_a_request_does_not_say_is_as_the_options_say(engine):
+def test_what_a_request_does_not_say_is_as_the_options_say(engine: Engine) -> None:
     with serving(settings=Settings(max_tokens=3, seed=5)) as server, client_of(server) as client:
         answer = client.completions.create(model=MODEL, prompt="The")
         assert answer.choices[0].text == alone(engine, "The", max_tokens=3, seed=5)[0].completion
 
 
-def test_without_a_length_an_answer_goes_on_to_the_end_of_the_context(client):
+def test_without_a_length_an_answer_goes_on_to_the_end_of_the_context(
+    client: Any,
+) -> None:
     answer = client.completions.create(model=MODEL, prompt="The", temperature=0)
     assert answer.usage.total_tokens <= 64
     assert answer.choices[0].finish_reason in ("length", "stop")
 
 
-def test_the_model_is_listed_and_found_by_its_name(client):
+def test_the_model_is_listed_and_found_by_its_name(client: Any) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
     with pytest.raises(openai.NotFoundError, match="there is 'tiny'"):
@@ -232,7 +241,7 @@ def test_the_model_is_listed_and_found_by_its_name(client):
     assert caught.value.code == "model_not_found"
 
 
-def test_only_a_token_of_the_file_lets_a_client_in():
+def test_only_a_token_of_the_file_lets_a_client_in() -> None:
     with serving(tokens=("first", "second")) as server:
         for token in ("first", "second"):
             with client_of(server, token) as client:

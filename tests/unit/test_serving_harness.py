@@ -25,7 +25,7 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> Path:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that transformers opens."""
     directory = tmp_path_factory.mktemp("tokenizer")
     for name, data in exported(tiny_tokenizer(), context=64).items():
@@ -36,7 +36,9 @@ def tokenizer(tmp_path_factory) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("ids", "batch"), [(True, 1), (True, 4), (False, 1)])
-def test_the_harness_gets_the_likelihoods_of_the_engine(tokenizer, monkeypatch, ids, batch):
+def test_the_harness_gets_the_likelihoods_of_the_engine(
+    tokenizer: Path, monkeypatch: pytest.MonkeyPatch, ids: bool, batch: int
+) -> None:
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from lm_eval.api.instance import Instance

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,12 +104,16 @@ def read_all(connection: socket.socket) -> bytes:
         ({"prompt": "a" * 2000}, 413, "a body of more than 2,000 bytes"),
     ],
 )
-def test_what_cannot_be_answered_is_an_error_in_openais_form(server, body, status, message):
+def test_what_cannot_be_answered_is_an_error_in_openais_form(
+    server: Running, body: object, status: int, message: str
+) -> None:
     found, said = error(server.post(body))
     assert (found, said[: len(message)]) == (status, message)
 
 
-def test_logprobs_are_limited_over_all_tokens_of_a_request(server, monkeypatch):
+def test_logprobs_are_limited_over_all_tokens_of_a_request(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calls, "TOLD", 2 * (3 + 5) * 4)
     body = {"prompt": [5, 6, 7], "max_tokens": 5, "n": 2, "logprobs": 4, "echo": True}
     assert server.post(body)[0] == 200
@@ -116,23 +121,23 @@ def test_logprobs_are_limited_over_all_tokens_of_a_request(server, monkeypatch):
     assert error(server.post({**body, "logprobs": 5})) == refused
 
 
-def test_fields_that_ask_for_nothing_are_taken(server):
+def test_fields_that_ask_for_nothing_are_taken(server: Running) -> None:
     body = {"prompt": "a", "max_tokens": 1, "user": "me", "best_of": 1, "suffix": None}
     neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
     assert server.post({**body, **neutral})[0] == 200
 
 
 @pytest.mark.parametrize("n", [None, 2])
-def test_best_of_all_that_are_asked_for_asks_for_nothing(server, n):
+def test_best_of_all_that_are_asked_for_asks_for_nothing(server: Running, n: int | None) -> None:
     assert server.post({"prompt": "a", "max_tokens": 1, "n": n, "best_of": n or 1})[0] == 200
 
 
-def test_a_prompt_as_long_as_the_context_is_scored(server):
+def test_a_prompt_as_long_as_the_context_is_scored(server: Running) -> None:
     body = {"prompt": [5] * 20, "max_tokens": 44, "temperature": 0}
     assert json.loads(server.post(body)[2])["usage"]["total_tokens"] <= 64
 
 
-def test_a_page_that_there_is_not_and_a_method_are_told(server):
+def test_a_page_that_there_is_not_and_a_method_are_told(server: Running) -> None:
     assert error(server.ask("GET", "/v1/nothing"))[0] == 404
     status, headers, _ = answer = server.ask("GET", COMPLETIONS)
     assert (status, headers["allow"]) == (405, "POST")
@@ -142,14 +147,14 @@ def test_a_page_that_there_is_not_and_a_method_are_told(server):
 # -- bodies --
 
 
-def test_a_body_that_says_it_is_too_long_is_refused_unread(server):
+def test_a_body_that_says_it_is_too_long_is_refused_unread(server: Running) -> None:
     with server.connect(head(10**8)) as connection:  # and nothing more is sent
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_body_in_chunks_is_refused_where_it_grows_too_long_and_read_no_further(
-    server, monkeypatch
-):
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exchange, "LINGER", 0.1)
     chunk = b"%x\r\n%s\r\n" % (10_000, b"a" * 10_000)
     with server.connect(head(Transfer_Encoding="chunked") + chunk * 2) as connection:
@@ -158,15 +163,15 @@ def test_a_body_in_chunks_is_refused_where_it_grows_too_long_and_read_no_further
     assert b"connection: close" in found
 
 
-def test_a_hundred_megabytes_are_refused_and_the_client_can_read_why(server):
+def test_a_hundred_megabytes_are_refused_and_the_client_can_read_why(server: Running) -> None:
     assert error(server.post(b" " * 10**8)) == (413, "a body of more than 2,000 bytes")
 
 
-def test_a_body_that_is_packed_is_refused(server):
+def test_a_body_that_is_packed_is_refused(server: Running) -> None:
     assert error(server.post(b"{}", Content_Encoding="gzip"))[0] == 415
 
 
-def test_a_client_that_is_slow_to_send_is_dropped(monkeypatch):
+def test_a_client_that_is_slow_to_send_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "LINGER", 0.1)
     with serving(limits=Limits(patience=0.2)) as server:
         with server.connect(b"POST /v1/comp") as connection:
@@ -180,7 +185,7 @@ def test_a_client_that_is_slow_to_send_is_dropped(monkeypatch):
             assert connection.recv(1) == b""
 
 
-def test_a_client_that_does_not_read_is_dropped_and_its_rows_with_it():
+def test_a_client_that_does_not_read_is_dropped_and_its_rows_with_it() -> None:
     with serving(limits=Limits(patience=0.2), batch=8) as server:
         body = {"prompt": [5] * 30, "max_tokens": 34, "stream": True, "n": 8, "logprobs": 100}
         server.bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # and of connections
@@ -197,7 +202,7 @@ def test_a_client_that_does_not_read_is_dropped_and_its_rows_with_it():
 # -- who may ask --
 
 
-def test_without_tokens_only_pages_and_names_of_this_machine_may_ask(server):
+def test_without_tokens_only_pages_and_names_of_this_machine_may_ask(server: Running) -> None:
     body = {"prompt": "a", "max_tokens": 1}
     assert server.post(body, Origin="http://localhost:3000")[0] == 200
     refused = (403, "without --token-file only this machine may ask")
@@ -208,7 +213,7 @@ def test_without_tokens_only_pages_and_names_of_this_machine_may_ask(server):
     assert server.post(body, Host="[::1]:80")[0] == 200
 
 
-def test_with_tokens_all_but_health_wants_one():
+def test_with_tokens_all_but_health_wants_one() -> None:
     with serving(tokens=("secret",)) as server:
         status, headers, _ = answer = server.ask("GET", "/metrics")
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
@@ -219,7 +224,7 @@ def test_with_tokens_all_but_health_wants_one():
         assert server.ask("GET", "/health")[0] == 200
 
 
-def test_a_file_has_a_token_a_line(tmp_path):
+def test_a_file_has_a_token_a_line(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_bytes(b"first\n\n second \r\n")
     assert read_tokens(path) == ("first", "second")
@@ -229,7 +234,7 @@ def test_a_file_has_a_token_a_line(tmp_path):
             read_tokens(path)
 
 
-def test_an_address_of_other_machines_wants_tokens():
+def test_an_address_of_other_machines_wants_tokens() -> None:
     with pytest.raises(LlamaError, match=r"0\.0\.0\.0 can be reached from other machines"):
         bind("0.0.0.0", 0, anywhere=False)
     bind("0.0.0.0", 0, anywhere=True).close()
@@ -243,7 +248,7 @@ def test_an_address_of_other_machines_wants_tokens():
 # -- load and loss --
 
 
-def test_more_than_may_wait_are_asked_to_come_again(monkeypatch):
+def test_more_than_may_wait_are_asked_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
     with serving(limits=Limits(waiting=1), batch=1) as server:
         found = []
@@ -264,7 +269,7 @@ def test_more_than_may_wait_are_asked_to_come_again(monkeypatch):
         assert found[0][2][60:] == found[1][2][60:]  # all but the id
 
 
-def test_places_are_counted_by_completions(monkeypatch):
+def test_places_are_counted_by_completions(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
     with serving(limits=Limits(waiting=2), batch=1) as server:
         with server.connect(request(prompt="a", n=2)):
@@ -276,7 +281,9 @@ def test_places_are_counted_by_completions(monkeypatch):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_frees_its_rows_at_once(monkeypatch, stream):
+def test_a_client_that_goes_away_frees_its_rows_at_once(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
     held = Held(monkeypatch)
     with serving(batch=2) as server:
         connection = server.connect(request(prompt="The cat", n=5, stream=stream, max_tokens=40))
@@ -291,7 +298,9 @@ def test_a_client_that_goes_away_frees_its_rows_at_once(monkeypatch, stream):
         assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
 
 
-def test_an_answer_that_takes_too_long_is_an_error_and_no_shorter_answer(monkeypatch):
+def test_an_answer_that_takes_too_long_is_an_error_and_no_shorter_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     held = Held(monkeypatch)
     with serving(limits=Limits(seconds=0.2)) as server:
         status, headers, _ = answer = server.post({"prompt": "a"})
@@ -306,10 +315,12 @@ def test_an_answer_that_takes_too_long_is_an_error_and_no_shorter_answer(monkeyp
         until(lambda: server.service.worker.running == 0)
 
 
-def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(monkeypatch):
+def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     step, failures = Batch.step, ["too little memory"]
 
-    def fail_once(batch, waiting):
+    def fail_once(batch: Batch, waiting: Any) -> None:
         if failures:
             raise MemoryError(failures.pop())
         step(batch, waiting)
@@ -323,7 +334,7 @@ def test_a_step_that_fails_is_told_to_those_in_it_and_the_server_goes_on(monkeyp
         assert server.ask("GET", "/health")[0] == 200
 
 
-def test_a_row_without_numbers_fails_alone():
+def test_a_row_without_numbers_fails_alone() -> None:
     model = tiny_model()
     model.tok_embeddings.weight.data[tiny_tokenizer().encode("The cat opens")[-1]] = math.nan
     engine = Engine(take_over(model), tiny_tokenizer())
@@ -336,7 +347,7 @@ def test_a_row_without_numbers_fails_alone():
         assert "the model gives no numbers" in error(bad)[1]
 
 
-def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_left_over():
+def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_left_over() -> None:
     engine = Engine(take_over(load.model(context=80)), tiny_tokenizer())
     answers = load.expected(engine, 16, 40)
     with serving(engine=engine, batch=8) as server:
@@ -350,10 +361,12 @@ def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_l
     assert result.left > 20
 
 
-def test_a_bug_between_two_steps_is_told_and_the_server_goes_on(monkeypatch):
+def test_a_bug_between_two_steps_is_told_and_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     news, bugs = Worker._news, ["a bug"]
 
-    def fail_once(worker, track):
+    def fail_once(worker: Worker, track: Any) -> Any:
         if bugs:
             raise KeyError(bugs.pop())
         return news(worker, track)
@@ -366,7 +379,9 @@ def test_a_bug_between_two_steps_is_told_and_the_server_goes_on(monkeypatch):
         assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
 
 
-def test_a_bug_of_a_page_is_said_by_the_server_and_not_shown_to_the_client(monkeypatch):
+def test_a_bug_of_a_page_is_said_by_the_server_and_not_shown_to_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Reader, "read", lambda *_, **__: 1 // 0)
     with serving() as server:
         assert error(server.post({})) == (500, "a bug of ours; the server has said which")
@@ -375,7 +390,7 @@ def test_a_bug_of_a_page_is_said_by_the_server_and_not_shown_to_the_client(monke
         assert server.service.metrics.requests[COMPLETIONS, 500] == 1
 
 
-def test_metrics_count_what_was_done():
+def test_metrics_count_what_was_done() -> None:
     with serving() as server:
         server.post({"prompt": "The cat", "max_tokens": 5, "temperature": 0, "n": 2})
         server.post({"prompt": 3})
@@ -397,7 +412,7 @@ def test_metrics_count_what_was_done():
     assert {name: lines[name] for name in counted} == counted
 
 
-def test_the_event_loop_answers_while_the_model_works(monkeypatch):
+def test_the_event_loop_answers_while_the_model_works(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
     with serving() as server, server.connect(request(prompt="a")):
         until(lambda: server.service.worker.running == 1)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,9 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def run(code: str, *, said: list[str] | None = None, mark: Path | None = None, **changes: int):
+def run(
+    code: str, *, said: list[str] | None = None, mark: Path | None = None, **changes: Any
+) -> None:
     """Launch two processes of `code`, which knows `rank`, `start` and `launcher`."""
     options = {"processes": 2, "restarts": 2, **changes}
     launch(
@@ -236,7 +239,9 @@ while True:
 """
 
 
-def machines(count: int, fewest: int, code: str, ranks: Sequence[int | None] = (None,) * 4):
+def machines(
+    count: int, fewest: int, code: str, ranks: Sequence[int | None] = (None,) * 4
+) -> list[subprocess.Popen[str]]:
     """Launch as `count` machines, all ready before the first is, where they meet."""
     port, ready = free_port(), tempfile.mkdtemp()
     waits = [FIRST.format(ready=ready, others=count - 1)]
