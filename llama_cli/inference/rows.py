@@ -142,7 +142,9 @@ def completion(row: Row, tokenizer: Tokenizer) -> Completion:
         LlamaError: it has failed.
     """
     if row.failure:
-        raise LlamaError(f"prompt '{row.prompt.id}': {row.failure}", hint="--dtype fp32")
+        raise LlamaError(
+            f"prompt '{row.prompt.id}': {row.failure}", hint="llama generate --dtype fp32"
+        )
     settings = row.settings
     return Completion(
         id=row.prompt.id,
