@@ -31,7 +31,7 @@ from types import FrameType
 from llama_cli.errors import LAUNCHER, LOST, Elsewhere, Interrupted, LlamaError
 from llama_cli.training.meeting import Meeting, World
 from llama_cli.training.place import Place
-from llama_cli.training.stop import TWICE, nothing_saved
+from llama_cli.training.stop import TWICE, nothing_saved, raise_as_usual
 
 STOPPED = Interrupted.exit_code
 PASSED_ON = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGUSR1, Signals.SIGHUP)
@@ -71,7 +71,7 @@ def launch(job: Launch) -> None:
     if code == -Signals.SIGINT:
         raise KeyboardInterrupt
     if code < 0 and asked.impatient:
-        signal.raise_signal(-code)  # the second has its usual effect
+        raise_as_usual(Signals(-code))  # the second has its usual effect
     if code < 0:
         raise nothing_saved()
     if code:

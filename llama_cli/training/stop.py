@@ -107,3 +107,9 @@ class _AtOnce:
 
 def _usual(handler: Any) -> Any:
     return handler.usual if isinstance(handler, _AtOnce) else handler
+
+
+def raise_as_usual(number: signal.Signals) -> None:
+    """Let a signal do what it did before `unsaved`."""
+    signal.signal(number, _usual(signal.getsignal(number)))
+    signal.raise_signal(number)

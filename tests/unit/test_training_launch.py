@@ -22,6 +22,7 @@ from llama_cli.training import launch as module
 from llama_cli.training import meeting
 from llama_cli.training.launch import Launch, launch
 from llama_cli.training.place import Place
+from llama_cli.training.stop import unsaved
 from tests.shell import ROOT
 
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_RESTART_COUNT")
@@ -161,7 +162,7 @@ def test_the_second_signal_has_its_usual_effect() -> None:
     once = "signal.signal(10, lambda number, frame: signal.signal(10, signal.SIG_DFL))\n"
     twice = "[os.kill(launcher, 10), time.sleep(1.1), os.kill(launcher, 10)]"
     try:
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted), unsaved():  # as the command does
             run(f"{once}time.sleep(0.3); rank or {twice}; time.sleep(60)")
         assert heard == [signal.SIGUSR1]
     finally:
