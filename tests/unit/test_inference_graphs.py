@@ -27,21 +27,14 @@ from llama_cli.inference.products import Dense, Product, add, dense, int8
 from llama_cli.inference.rows import rows_of
 from llama_cli.inference.static import Plan, Window, window_of
 from llama_cli.model.formats import open_source
-from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt
 from tests.recorders import Failing, Traced
 from tests.tiny import CONFIG, tiny_checkpoint, tiny_model, tiny_tokenizer
+from tests.unit.test_inference_network import made
 
 TEXTS = ["The cat", "The cat opens the river. The", "", "Ünï 12", "The table holds the"]
 MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
 LONG = torch.randint(3, 400, (60,), generator=torch.Generator().manual_seed(2)).tolist()
-
-
-def made(**changes: int | bool) -> Transformer:
-    torch.set_num_threads(1)
-    model = Transformer(replace(CONFIG, **changes)).eval()  # type: ignore[arg-type]
-    init_weights(model, 0)
-    return model
 
 
 def recording(network: Network) -> Traced:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from llama_cli.inference.backend import Piece
 from llama_cli.inference.graphs import Graphs
 from llama_cli.inference.network import Network
 from llama_cli.inference.static import Plan, Window
-from llama_cli.model.transformer import Transformer, init_weights
 from tests.recorders import Traced
-from tests.tiny import CONFIG
+from tests.unit.test_inference_network import made
 
 IDS = torch.randint(3, 400, (2000,), generator=torch.Generator().manual_seed(3)).tolist()
 Sums = Callable[..., tuple[Tensor, Tensor]]
@@ -26,10 +24,7 @@ FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def network_of(**changes: int) -> Network:
-    torch.set_num_threads(1)
-    model = Transformer(replace(CONFIG, **changes)).eval()
-    init_weights(model, 0)
-    return Network(model)
+    return Network(made(**changes))
 
 
 @pytest.fixture(autouse=True)
