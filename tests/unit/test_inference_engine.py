@@ -1,10 +1,9 @@
-"""Completing and scoring: the same for every batch, and as without a cache."""
+"""Completing: the same for every batch, and as without a cache."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -12,14 +11,12 @@ import pytest
 import torch
 
 from llama_cli.errors import LlamaError
-from llama_cli.inference.alike import BLOCK
 from llama_cli.inference.backend import take_over
 from llama_cli.inference.engine import Engine, Request, Settings
-from llama_cli.inference.likelihood import Pair
 from llama_cli.model.config import ModelConfig
 from llama_cli.model.transformer import Transformer, init_weights
 from llama_cli.records import Completion, Prompt, Timings
-from tests.tiny import CONFIG, run_on, tiny_model, tiny_tokenizer
+from tests.tiny import CONFIG, tiny_model, tiny_tokenizer
 
 GREEDY = Settings(max_tokens=12, temperature=0)
 TEXTS = ["The cat", "The cat opens the river. The", "", "Ünï 12", "The table holds the"]
@@ -72,6 +69,20 @@ def naming(engine: Engine, *pieces: int) -> Engine:
                 model.tok_embeddings.weight[before, axis] = 1.0
             model.output.weight[after, axis] = 10.0
     return Engine(take_over(model), engine.tokenizer)
+
+
+def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give a list that will have the tokens of each step."""
+    read: list[int] = []
+    kind = type(engine.network)
+    states = kind.states
+
+    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
+        read.append(len(tokens))
+        return states(self, tokens, pieces, cache)
+
+    monkeypatch.setattr(kind, "states", counted)
+    return read
 
 
 def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine: Engine) -> None:
@@ -229,216 +240,6 @@ def test_taking_a_model_over_changes_no_weight(backend: str) -> None:
     complete(made(backend, model), GREEDY)
     for one, other in zip(tiny_model().parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other)
-
-
-def test_a_loglikelihood_is_the_sum_over_the_continuation_only(engine: Engine) -> None:
-    context, continuation = [1, 50, 60], [70, 80]
-    with torch.inference_mode():
-        logp = tiny_model()(torch.tensor([context + continuation])).log_softmax(-1)[0]
-    expected = float(logp[2, 70] + logp[3, 80])
-    assert engine.loglikelihood([(context, continuation)]) == pytest.approx([expected], abs=1e-4)
-
-
-def test_loglikelihoods_keep_their_order(engine: Engine) -> None:
-    pairs = [([1] * (1 + n % 5), [40 + n] * (1 + n * 7 % 11)) for n in range(10)]
-    alone = [engine.loglikelihood([pair])[0] for pair in pairs]
-    assert engine.loglikelihood(pairs) == pytest.approx(alone, abs=1e-4)
-    assert engine.loglikelihood(pairs[::-1])[::-1] == pytest.approx(alone, abs=1e-4)
-
-
-def branching() -> list[Pair]:
-    """Give pairs that part early and late, of which some begin others, and some are alike."""
-    random = Random(3)
-    stem = [1, *(random.randrange(3, 400) for _ in range(30))]
-    pairs = []
-    for cut in (1, 5, 16, 17, 31):
-        for _ in range(3):
-            tail = [random.randrange(3, 9) for _ in range(random.randrange(6))]
-            pairs += [
-                ([*stem[:cut], *tail], [random.randrange(3, 9) for _ in range(n)]) for n in range(4)
-            ]
-    return [*pairs, *pairs[:5]]
-
-
-def test_a_likelihood_is_the_same_bits_whatever_it_shares() -> None:
-    engine, pairs = made(), branching()
-    assert engine.score(pairs) == [engine.score([pair])[0] for pair in pairs]
-
-
-def test_what_pairs_share_is_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = counted_tokens(engine, monkeypatch)
-    header, questions = [1, *range(5, 25)], [[30, 31], [30, 32], [40]]
-    pairs = [([*header, *each], [option]) for each in questions for option in (50, 51)]
-    engine.loglikelihood(pairs)
-    assert sum(read) == len(header) + 1 + 1 + 1 + 1  # 30 is shared too, and options are not read
-    assert len(read) == 3
-
-
-def test_a_text_asked_about_at_every_place_is_read_once(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = counted_tokens(engine, monkeypatch)
-    ids = [1, *range(5, 55)]
-    pairs = [(ids[:place], ids[place : place + 2]) for place in range(1, 50)]
-    found = engine.loglikelihood([*pairs, (ids[:1], ids[1:])])
-    assert read == [50]
-    assert math.fsum(found[:-1:2]) == pytest.approx(found[-1], abs=1e-3)
-
-
-@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
-def test_thousands_of_pairs_take_few_slots(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_cli.inference.cache.PLACES", 200)  # 40 of 5
-    engine, most = made(backend), {"kernel": 256, "pytorch": 40}[backend]
-    pairs = [([1, 5, 6, 7 + n // 100, 7 + n % 100], [8, 9]) for n in range(5000)]
-    rooms, cache = [], engine.network.cache
-    engine.network.cache = lambda: rooms.append(cache()) or rooms[-1]
-    found = engine.loglikelihood(pairs)
-    assert rooms[0].slots <= most + 3  # and a path of the tree
-    assert found[4321] == pytest.approx(engine.loglikelihood([pairs[4321]])[0], abs=1e-4)
-
-
-def test_a_long_beginning_is_read_in_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = [([1, *range(5, 45), 60], [50, 51]), ([1, *range(5, 45), 70], [52])]
-    whole = engine.score(pairs)
-    read = counted_tokens(engine, monkeypatch)
-    monkeypatch.setattr("llama_cli.inference.likelihood.FORWARD", 16)
-    parts = engine.score(pairs)
-    assert read[:3] == [16, 16, 9]
-    assert [each.logprob for each in parts] == pytest.approx([e.logprob for e in whole], abs=1e-5)
-
-
-def test_a_continuation_is_greedy_where_each_token_was_the_likeliest(engine: Engine) -> None:
-    ids = engine.tokenizer.encode("The cat")
-    best = by_full_passes(engine, ids, 4)
-    other = [*best[:3], best[3] ^ 1]
-    said = [each.greedy for each in engine.score([(ids, best), (ids, other), (ids, [])])]
-    assert said == [True, False, True]
-
-
-def test_one_token_after_each_context_is_a_distribution(engine: Engine) -> None:
-    pairs = [([1, 30], [token]) for token in range(CONFIG.vocab_size)]
-    assert math.fsum(map(math.exp, engine.loglikelihood(pairs))) == pytest.approx(1, abs=1e-5)
-
-
-def test_nothing_to_continue_with_is_certain(engine: Engine) -> None:
-    assert engine.loglikelihood([([1], [])]) == [0.0]
-    assert engine.loglikelihood([]) == []
-
-
-def test_a_pair_may_fill_the_context_and_one_token_more(engine: Engine) -> None:
-    full = ([1] * 60, [5] * 5)
-    assert len(full[0] + full[1]) == CONFIG.context + 1
-    assert engine.loglikelihood([full])[0] < 0
-
-
-@pytest.mark.parametrize("pair", [([], [5]), ([1] * 60, [5] * 6)])
-def test_a_pair_that_does_not_fit_is_refused(
-    engine: Engine, pair: tuple[list[int], list[int]]
-) -> None:
-    with pytest.raises(ValueError, match="does not fit 1 to 65"):
-        engine.loglikelihood([pair])
-
-
-def ends(engine: Engine, texts: Sequence[str] = TEXTS, **changes: Any) -> list[tuple[Any, ...]]:
-    """Complete, and give all that must not depend on the company a prompt is in, by id."""
-    made = engine.generate(prompts(texts), replace(Settings(max_tokens=20), **changes))
-    return [(each.id, each.tokens, each.logprobs, each.finish) for each in made]
-
-
-MIXED = [*TEXTS, *("The cat opens the river. " * n for n in (1, 2, 3)), *TEXTS]
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    tiny_model()  # which sets them
-    run_on(request.param)
-    yield request.param
-    run_on(1)
-
-
-@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
-@pytest.mark.parametrize("quantize", [False, True])
-@pytest.mark.parametrize("temperature", [0, 0.8])
-def test_a_completion_is_the_same_bits_in_any_company(
-    backend: str, quantize: bool, temperature: float, threads: int
-) -> None:
-    engine = made(backend, quantize=quantize)
-    run_on(threads)
-    alone = ends(engine, MIXED, temperature=temperature, batch=1, ahead=1)
-    for batch in (2, 3, 16):
-        assert ends(engine, MIXED, temperature=temperature, batch=batch) == alone
-    given = list(enumerate(MIXED))
-    other = [Prompt(str(number), text) for number, text in reversed(given)]
-    settings = Settings(max_tokens=20, temperature=temperature, batch=4)
-    turned = [(e.id, e.tokens, e.logprobs, e.finish) for e in engine.generate(other, settings)]
-    assert turned[::-1] == alone
-
-
-@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
-@pytest.mark.parametrize("quantize", [False, True])
-def test_a_completion_is_the_same_bits_on_any_number_of_threads(
-    backend: str, quantize: bool
-) -> None:
-    found = []
-    for threads in (1, 2, 5):
-        engine = made(backend, quantize=quantize, deterministic=True)
-        run_on(threads)
-        try:
-            found.append(ends(engine, MIXED))
-        finally:
-            run_on(1)
-    assert found[0] == found[1] == found[2]
-
-
-def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give a list that will have the tokens of each step."""
-    read: list[int] = []
-    kind = type(engine.network)
-    states = kind.states
-
-    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
-        read.append(len(tokens))
-        return states(self, tokens, pieces, cache)
-
-    monkeypatch.setattr(kind, "states", counted)
-    return read
-
-
-def test_a_beginning_that_prompts_share_is_computed_once(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begins = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"
-    texts = [f"{begins} The {noun}" for noun in ("cat", "window", "answer", "river")]
-    lengths = [len(engine.tokenizer.encode(text)) for text in texts]
-    alike = len(engine.tokenizer.encode(f"{begins} The"))
-    assert alike > 2 * BLOCK
-    computed = counted_tokens(engine, monkeypatch)
-    together = ends(engine, texts, max_tokens=1, temperature=0)
-    assert sum(computed) == sum(lengths) - 3 * (alike // BLOCK * BLOCK)
-    assert together == ends(engine, texts, max_tokens=1, temperature=0, batch=1, ahead=1)
-
-
-def test_a_row_that_ends_makes_room_for_another(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two long rows and four short ones, two at a time: the short ones pass through one place."""
-    steps = []
-    kind = type(engine.network)
-    states = kind.states
-
-    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
-        steps.append(len(pieces))
-        return states(self, tokens, pieces, cache)
-
-    monkeypatch.setattr(kind, "states", counted)
-    wanted = [(20, "0"), (5, "1"), (5, "2"), (5, "3"), (5, "4")]
-    requests = [
-        Request(Prompt(name, "The cat"), Settings(max_tokens=count, temperature=0))
-        for count, name in wanted
-    ]
-    made = list(engine.answer(requests, batch=2, ahead=8))
-    assert [(each.id, len(each.tokens)) for each in made] == [(n, c) for c, n in wanted]
-    assert steps == [2] * 20
 
 
 def test_samples_differ_and_the_first_is_what_one_alone_would_be(engine: Engine) -> None:
