@@ -82,12 +82,12 @@ def network_of(config: ModelConfig, device: str, dtype: torch.dtype) -> Network:
 
 
 def weight_bytes(config: ModelConfig, size: int = 2) -> int:
-    """Count the bytes of the weights that a token reads, all but the embedding.
+    """Count the bytes of the weights that a token reads: all but an embedding that is no head.
 
     >>> round(weight_bytes(SIZES["7b"]) / 1e9, 2)
     13.21
     """
-    return size * (config.parameters - config.vocab_size * config.dim)
+    return size * (config.parameters - (0 if config.tied else config.vocab_size * config.dim))
 
 
 def copy_rate(device: str, size: int, wait: Wait) -> float:
