@@ -131,13 +131,14 @@ class Batch:
         if rows:
             every = len(states_Nd) == len(ends)
             logits_BV = self.network.logits(states_Nd if every else states_Nd[ends])
-            self._add(
-                rows, logits_BV[:, : self.tokenizer.vocab_size]
-            )  # a model may have spare ones
+            self._add(rows, logits_BV)
 
     def _add(self, rows: Sequence[Row], logits_BV: Floats) -> None:
-        best_B, total_B = self.network.summary(logits_BV)
-        for row, best, total, logits_V in zip(rows, best_B, total_B, logits_BV, strict=True):
+        known_BV = logits_BV[:, : self.tokenizer.vocab_size]  # a model may have spare pieces
+        best_B, total_B = self.network.summary(known_BV)
+        if known_BV.shape != logits_BV.shape:  # which have their part of the probability
+            _, total_B = self.network.summary(logits_BV)
+        for row, best, total, logits_V in zip(rows, best_B, total_B, known_BV, strict=True):
             if not np.isfinite(total):
                 row.fail(NO_NUMBERS)
                 continue

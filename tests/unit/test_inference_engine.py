@@ -294,6 +294,18 @@ def test_a_spare_piece_of_the_model_is_no_alternative() -> None:
 
 
 @pytest.mark.parametrize("backend", ["kernel", "pytorch"])
+def test_a_token_is_as_likely_where_it_is_said_as_in_a_prompt(backend: str) -> None:
+    """Both are parts of all that the model thinks of, its spare pieces too."""
+    model = Transformer(replace(tiny_model().config, vocab_size=408))
+    init_weights(model, 0)
+    engine = made(backend, model)
+    context = engine.tokenizer.encode("The cat")
+    said = complete(engine, replace(GREEDY, max_tokens=1), ["The cat"])[0]
+    wanted = engine.loglikelihood([(context, said.tokens)])
+    assert said.logprobs == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "pytorch"])
 @pytest.mark.parametrize(
     "settings",
     [Settings(temperature=0), Settings(temperature=1), Settings(max_tokens=0, echo=True)],
