@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,8 @@ def as_array(tensor: torch.Tensor) -> Array:
     import torch
 
     bits = tensor.dtype == torch.bfloat16
-    return tensor.view(torch.int16).numpy().view(np.uint16) if bits else tensor.numpy()
+    plain = tensor.detach().resolve_neg()  # as a parameter that was saved is not, nor a view of -x
+    return plain.view(torch.int16).numpy().view(np.uint16) if bits else plain.numpy()
 
 
 def widened(array: Array) -> Array:
@@ -71,7 +72,7 @@ def widened(array: Array) -> Array:
     """
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32, copy=False)
+    return _cast(array, np.float32)
 
 
 def converted(array: Array, wanted: DType) -> Array:
@@ -90,9 +91,10 @@ def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
     return (slice(at, at + rows) for at in range(0, shape[0], rows))
 
 
-def _cast(wide: Array, dtype: np.dtype[Any]) -> Array:
-    with np.errstate(over="ignore"):  # what is too large for fp16 is infinite there
-        return wide.astype(dtype)
+def _cast(array: Array, dtype: DTypeLike) -> Array:
+    # what is too large is infinite there, and one kind of what is no number becomes another
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def _shortened(wide: Array) -> Array:

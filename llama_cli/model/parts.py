@@ -15,16 +15,17 @@ import ctypes
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from llama_cli.errors import naming
 from llama_cli.model.dtypes import ARRAYS, BYTES, DTYPES, Array, DType
@@ -88,7 +89,7 @@ class Parts:
     """A safetensors file of whole tensors, or of parts of them as `stored.save_slices` writes them.
 
     Raises, when it is looked into:
-        SafetensorError: it is cut short or no such file.
+        SafetensorError: it is cut short or no such file, or says of a part where it cannot be.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,8 +99,7 @@ class Parts:
     def held(self) -> Mapping[str, Rectangle]:
         """Say what is in it."""
         with naming(str(self.path)), safe_open(self.path, framework="numpy") as file:
-            told = (file.metadata() or {}).get("places")
-            places: dict[str, Place] = json.loads(told) if told else {}
+            places = _places((file.metadata() or {}).get("places"))
             return {name: _rectangle(file, name, places.get(name)) for name in file.keys()}  # noqa: SIM118
 
     @contextmanager
@@ -127,11 +127,55 @@ class Parts:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), starts
 
 
+def _places(told: str | None) -> dict[str, Place]:
+    """Read the metadata of a file of parts."""
+    try:
+        places = json.loads(told) if told else {}
+        return {name: (_numbers(at), _numbers(whole)) for name, (at, whole) in places.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise SafetensorError("the places of its parts cannot be read") from None
+
+
+def _numbers(told: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(map(index, told))
+
+
 def _rectangle(file: Any, name: str, place: Place | None) -> Rectangle:
     held = file.get_slice(name)
     shape, dtype = tuple(held.get_shape()), held.get_dtype()
     offset, whole = place or ((0,) * len(shape), shape)
-    return Rectangle(tuple(offset), shape, tuple(whole), dtype if dtype in DTYPES else None)
+    if not len(offset) == len(shape) == len(whole):
+        raise SafetensorError(f"{name} is {shape}, and its place is {offset} of {whole}")
+    if any(not 0 <= at <= most - size for at, size, most in zip(offset, shape, whole, strict=True)):
+        raise SafetensorError(f"{name} is {shape}, which does not lie at {offset} of {whole}")
+    return Rectangle(offset, shape, whole, dtype if dtype in DTYPES else None)
+
+
+def overlap(parts: Sequence[Rectangle]) -> bool:
+    """Say whether any two of a tensor's parts have a number in common.
+
+    Along the side that is cut most, each is held beside those only that reach as far.
+
+    >>> halves = [Rectangle((at, 0), (2, 4), (4, 4), "F32") for at in (0, 2)]
+    >>> overlap(halves), overlap([*halves, Rectangle((1, 0), (2, 1), (4, 4), "F32")])
+    (False, True)
+    """
+    if len(parts) < 2:
+        return False
+    sides = range(len(parts[0].whole))
+    side = max(sides, key=lambda at: len({each.offset[at] for each in parts}), default=0)
+    before: list[Rectangle] = []
+    for part in sorted(parts, key=lambda each: each.offset[side : side + 1]):
+        before = [each for each in before if each.where[side].stop > part.where[side].start]
+        if any(_meet(each, part) for each in before):
+            return True
+        before.append(part)
+    return False
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    pairs = zip(one.where, other.where, strict=True)
+    return all(max(a.start, b.start) < min(a.stop, b.stop) for a, b in pairs)
 
 
 def let_go(array: Array) -> None:
@@ -139,7 +183,7 @@ def let_go(array: Array) -> None:
 
     Those are not to be written to. They would keep their pages as long as the file is mapped.
     """
-    if array.flags.writeable:
+    if array.flags.writeable or not array.flags.forc:  # with gaps, or one number for many
         return
     size, at = mmap.PAGESIZE, array.ctypes.data
     start = -(-at // size) * size

@@ -127,10 +127,14 @@ class Shard:
     def held(self) -> Mapping[str, Rectangle]:
         """Say what is in it."""
         return {
-            self._ours.get(name, name): each
+            self._ours.get(name) or self._strange(name): each
             for name, each in self._file.held.items()
             if name in self._ours or not self._is_spare(name)
         }
+
+    def _strange(self, name: str) -> str:
+        """Tell a name that is none of theirs from ours, which it may be."""
+        return repr(name) if name in self._theirs else name
 
     def _is_spare(self, name: str) -> bool:
         return name.endswith(PASSED_OVER) or name == NAMES[HEAD]  # of a tied model

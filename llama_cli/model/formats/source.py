@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 
 from llama_cli.errors import NotReadyError
 from llama_cli.model.config import ModelConfig, parameter_shapes
-from llama_cli.model.dtypes import Array, DType
-from llama_cli.model.parts import File, Rectangle, let_go
+from llama_cli.model.dtypes import ARRAYS, Array, DType, converted
+from llama_cli.model.parts import File, Rectangle, let_go, overlap
 from llama_cli.model.safetensors import Kind
 
 TOKENIZER = "tokenizer.model"
@@ -57,20 +57,19 @@ class Source:
             NotReadyError: they do not.
         """
         shapes = parameter_shapes(self.config)
-        missing = {name: prod(shape) for name, shape in shapes.items()}
+        parts: dict[str, list[Rectangle]] = {name: [] for name in shapes}
         order = {name: number for number, name in enumerate(shapes)}
         for file in self.files:
             with self.damage(file.path):
                 held = file.held
             for name in sorted(held, key=lambda name: order.get(name, -1)):
                 self._check(file, name, held[name], shapes.get(name))
-                missing[name] -= prod(held[name].shape)
-        for name, count in missing.items():
-            if count:
+                parts[name].append(held[name])
+        for name, shape in shapes.items():
+            if what := _lacking(parts[name], shape):
                 where = self.files[0].path if len(self.files) == 1 else self.directory
-                what = "is missing" if count == prod(shapes[name]) else "is not whole"
                 raise NotReadyError(
-                    f"{where}: {self.shown(name)} {what}, of {shapes[name]} by {self.about.name}",
+                    f"{where}: {self.shown(name)} {what}, of {shape} by {self.about.name}",
                     hint=self.hint,
                 )
 
@@ -96,15 +95,13 @@ class Source:
         if held.shape == held.whole:
             with self.damage(first.path):
                 return first.array(name)
-        made: Array | None = None
+        wanted = self.dtypes[name]  # parts may differ
+        made: Array = np.empty(held.whole, ARRAYS[wanted])
         for file, held in parts:
             with self.damage(file.path):
                 found = file.array(name)
-            if made is None:
-                made = np.empty(held.whole, found.dtype)
-            made[held.where] = found
+            made[held.where] = converted(found, wanted)
             let_go(found)
-        assert made is not None
         return made
 
     @contextmanager
@@ -119,3 +116,13 @@ class Source:
         except SafetensorError as error:
             found = str(error).splitlines()[-1].strip()
             raise NotReadyError(f"{path}: {found}", hint=self.hint) from None
+
+
+def _lacking(parts: Sequence[Rectangle], shape: tuple[int, ...]) -> str:
+    """Say what is wrong with the parts of a tensor; nothing, if they are all of it, each once."""
+    held, whole = sum(prod(each.shape) for each in parts), prod(shape)
+    if not held and whole:
+        return "is missing"
+    if overlap(parts):
+        return "is there twice, or some of it"
+    return "is not whole" if held != whole else ""
