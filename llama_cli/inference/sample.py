@@ -20,6 +20,7 @@ Tokens = NDArray[np.int64]
 
 FLOORS = (1e-4, 1e-5, 0.0)  # ours: to sort the few likely tokens, and all only where needed
 COLDEST = 1e-6  # ours: the most likely token has it all, and float32 would overflow
+HOTTEST = 1e30  # ours: all tokens are as likely, and float32 has no more to say
 
 
 def uniform(seed: int, name: str, position: int, sample: int = 0) -> float:
@@ -122,7 +123,7 @@ def draw(
     if temperature < COLDEST:
         return int(logits_V.argmax())
     with np.errstate(over="ignore"):  # what is less likely than a float can say is never drawn
-        p_V = np.exp((logits_V - logits_V.max()) / np.float32(temperature))
+        p_V = np.exp((logits_V - logits_V.max()) / np.float32(min(temperature, HOTTEST)))
     p_V /= p_V.sum()
     p, tokens = kept(p_V, top_p=top_p, top_k=top_k, min_p=min_p)
     ends = p.cumsum()

@@ -107,6 +107,14 @@ def test_a_token_that_is_next_to_impossible_is_never_drawn_and_nothing_is_warned
     assert {draw(logits, n / 10, temperature=1e-3) for n in range(10)} == {2}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [1e38, 1e39, 1e308])
+def test_at_any_temperature_only_an_impossible_token_is_never_drawn(temperature: float) -> None:
+    logits = np.array([-np.inf, 3.0, -3.0, -np.inf], np.float32)
+    drawn = [draw(logits, n / 10, temperature=temperature) for n in range(10)]
+    assert drawn == [1] * 5 + [2] * 5
+
+
 def by_definition(p: list[float], *, top_k: int, top_p: float, min_p: float) -> dict[int, float]:
     """Filter one after the other, as the papers say, with sorted lists and sums."""
     left = sorted(range(len(p)), key=lambda token: (-p[token], token))
