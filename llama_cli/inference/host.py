@@ -109,7 +109,10 @@ class HostNetwork:
         return made
 
     def _matrix(self, name: str) -> Matrix:
-        made = _matrix(self._weights(name))
+        lies = self._weights(name)
+        made = _matrix(lies)
+        if made.at is not lies:
+            let_go(lies)
         self._kept.append(made.at)
         return made
 

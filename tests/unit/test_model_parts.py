@@ -14,7 +14,8 @@ from numpy.lib.stride_tricks import as_strided
 from safetensors.torch import load_file, save_file
 
 from llama_cli.errors import NotReadyError
-from llama_cli.model.config import ModelConfig
+from llama_cli.inference.host import HostNetwork
+from llama_cli.model.config import NORM, ModelConfig
 from llama_cli.model.dtypes import DTYPES, as_array, converted, torch_dtype, widened
 from llama_cli.model.formats import open_source
 from llama_cli.model.formats.ours import save_config
@@ -168,3 +169,34 @@ def test_only_the_memory_of_an_array_is_given_back() -> None:
     let_go(page)
     assert not memory[: mmap.PAGESIZE].any()
     assert memory[mmap.PAGESIZE :].all()
+
+
+def resident(path: Path) -> int:
+    """Count the bytes of a file that this process has in memory."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            here = line.endswith(str(path))
+        elif here and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux counts it")
+@pytest.mark.parametrize(("dtype", "gap"), [(torch.float64, 0), (torch.float32, 1)])
+def test_weights_that_are_copied_do_not_stay_in_memory_as_they_were(
+    tmp_path: Path, dtype: torch.dtype, gap: int
+) -> None:
+    path = tmp_path / "model.safetensors"
+    config = ModelConfig(dim=128, layers=2, heads=2, hidden=1024, vocab_size=16_000)
+    save_file({k: v.to(dtype) for k, v in model(config).state_dict().items()}, path)
+    length, rest = int.from_bytes(path.read_bytes()[:8], "little"), path.read_bytes()[8:]
+    moved = (length + gap).to_bytes(8, "little") + rest[:length] + b" " * gap + rest[length:]
+    path.write_bytes(moved)
+    save_config(config, tmp_path)
+    source = open_source(tmp_path)
+    network = HostNetwork(config, source.array)
+    assert network.config == config
+    assert resident(path) < path.stat().st_size / 3  # pages come in groups
+    assert source.array(NORM).sum() > 0  # it is still there
+    assert resident(path) > 0  # and counted
