@@ -1,8 +1,9 @@
 /*
  The plain C interface: the variant that this processor runs best, found once.
 
- What can fail says so: 0 when done, 1 where there is not enough memory. Only what every
- processor has is here, since it runs when the library is opened.
+ What can fail says so: 0 when done, 1 where there is not enough memory, 2 where weights have
+ gone from their file (lost.h). Only what every processor has is here, since it runs when the
+ library is opened.
 */
 #include <pthread.h>
 #if defined(__x86_64__)
@@ -12,6 +13,7 @@
 #include <atomic>
 
 #include "crew.h"
+#include "lost.h"
 #include "problem.h"
 #include "team.h"
 
@@ -60,15 +62,16 @@ static std::atomic<int> variant{-1};
 #define CALL(what, ...)                             \
   try {                                             \
     switch (llama_host_variant()) {                 \
-      case 2: what##_avx512(__VA_ARGS__); return 0; \
-      case 1: what##_avx2(__VA_ARGS__); return 0;   \
-      default: what##_base(__VA_ARGS__); return 0;  \
+      case 2: what##_avx512(__VA_ARGS__); break;    \
+      case 1: what##_avx2(__VA_ARGS__); break;      \
+      default: what##_base(__VA_ARGS__); break;     \
     }                                               \
+    return first_lost < 0 ? 0 : 2;                  \
   } catch (const std::exception&) {                 \
     return 1;                                       \
   }
 
-PUBLIC int llama_host_version() { return 3; }
+PUBLIC int llama_host_version() { return 4; }
 
 PUBLIC int llama_host_variant() {
   if (variant < 0) variant = widest();
@@ -81,6 +84,13 @@ PUBLIC int llama_host_choose(int which) {
   variant = which;
   return 1;
 }
+
+PUBLIC int llama_host_watch(char* start, size_t length) { return watch_span(start, length); }
+
+PUBLIC void llama_host_forget(int span) { forget_span(span); }
+
+// The span of which the first page was lost; -1 while there is none.
+PUBLIC int llama_host_lost() { return first_lost; }
 
 PUBLIC int llama_host_run(const Model* model, const Step* step, int threads) {
   CALL(run, model, step, hire(threads))

@@ -58,6 +58,7 @@ class HostNetwork:
             eps=config.norm_eps,
         )
         self._turns = np.empty((0, 0, 2), np.float32)
+        host.check()
 
     def begin_thread(self) -> None:
         """Do nothing: the kernel has threads of its own, whoever calls it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 from cuda_ext.host import LIBRARY, build
 from llama_cli.errors import LlamaError, NotReadyError
 
-VERSION = 3  # of the C interface, cuda_ext/host/problem.h
+VERSION = 4  # of the C interface, cuda_ext/host/problem.h
 PAGE = 16  # places of a page, cuda_ext/host/attention.h
 ROWS = 16  # of an int8 matrix that lie beside each other, cuda_ext/host/products.h
 BUILD = "python -m cuda_ext.host.build"
 KINDS = {np.dtype(kind): at for at, kind in enumerate((np.float32, np.uint16, np.float16, np.int8))}
+LOST = 2  # what C says where weights have gone from their file
 VARIANTS = ("base", "avx2", "avx512")
 MOST_THREADS = 1024  # ours, as of --threads: past some thousands the system gives no more
 
@@ -153,6 +155,42 @@ def library(path: Path = LIBRARY) -> ctypes.CDLL:
     if not build.fresh(path):
         raise NotReadyError("built from other sources than are here", hint=BUILD)
     return found
+
+
+def watch(owner: object, at: int, length: int, name: str) -> None:
+    """Say by an error if a file is cut short that is mapped to this memory while `owner` is there.
+
+    What is computed with such weights ends with it (`check`); otherwise the process would, by
+    SIGBUS, without a word.
+    """
+    if available():
+        number = library().llama_host_watch(_pointer(at), ctypes.c_size_t(length))
+        if number >= 0:
+            _watched[number] = name
+            weakref.finalize(owner, _forget, number).atexit = False
+
+
+def check() -> None:
+    """Look whether all weights that were read so far were there.
+
+    Raises:
+        NotReadyError: their file was cut short.
+    """
+    number = library().llama_host_lost()
+    if number >= 0:
+        name = _watched[number]
+        raise NotReadyError(
+            f"{name}: cut short while it was read",
+            hint="put a new file in its place with mv, not with cp",
+        )
+
+
+_watched: dict[int, str] = {}  # by number, a file
+
+
+def _forget(number: int) -> None:
+    library().llama_host_forget(number)
+    del _watched[number]
 
 
 def use_threads(count: int) -> None:
@@ -293,6 +331,8 @@ def _check(
 
 
 def _done(short: int) -> None:
+    if short == LOST:
+        check()
     if short:
         raise LlamaError(
             "not enough memory for this many tokens at once",

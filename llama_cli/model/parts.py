@@ -28,6 +28,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from llama_cli.errors import naming
+from llama_cli.kernels import host
 from llama_cli.model.dtypes import ARRAYS, BYTES, DTYPES, Array, DType
 
 if TYPE_CHECKING:
@@ -109,22 +110,37 @@ class Parts:
             yield lambda name, where: file.get_slice(name)[where]
 
     def array(self, name: str) -> Array:
-        """Give what it holds of a tensor, where it lies."""
-        held, (mapped, starts) = self.held[name], self._mapped
+        """Give what it holds of a tensor, where it lies.
+
+        Raises:
+            SafetensorError: it is no longer the file that was looked into.
+        """
+        held = self.held[name]
         assert held.dtype
         dtype, count = ARRAYS[held.dtype], prod(held.shape)
-        return np.frombuffer(mapped, dtype, count, offset=starts[name]).reshape(held.shape)
+        try:
+            mapped, starts = self._mapped
+            return np.frombuffer(
+                mapped, dtype, count, starts[name, held.shape, held.dtype]
+            ).reshape(held.shape)
+        except (ValueError, TypeError, AttributeError, KeyError):
+            raise SafetensorError("changed while it was read") from None
 
     @cached_property
-    def _mapped(self) -> tuple[mmap.mmap, dict[str, int]]:
-        """Map it into memory, and find where each tensor begins."""
+    def _mapped(self) -> tuple[mmap.mmap, dict[tuple[str, tuple[int, ...], str], int]]:
+        """Map it into memory, and find where each tensor begins, with its shape and dtype."""
         with self.path.open("rb") as file:
-            length = int.from_bytes(file.read(PREFIX), "little")
-            header: dict[str, Any] = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            first = PREFIX + length
-            starts = {name: first + each["data_offsets"][0] for name, each in header.items()}
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), starts
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        at = np.frombuffer(mapped, np.uint8).ctypes.data
+        host.watch(mapped, at, len(mapped), str(self.path))
+        first = PREFIX + int.from_bytes(mapped[:PREFIX], "little")
+        header: dict[str, Any] = json.loads(mapped[PREFIX:first])
+        header.pop("__metadata__", None)
+        starts = {
+            (name, tuple(each["shape"]), each["dtype"]): first + each["data_offsets"][0]
+            for name, each in header.items()
+        }
+        return mapped, starts
 
 
 def _places(told: str | None) -> dict[str, Place]:

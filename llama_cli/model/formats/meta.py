@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_cli.errors import NotReadyError, UsageError, naming
+from llama_cli.kernels import host
 from llama_cli.model import split
 from llama_cli.model.config import EMBEDDING, HEAD, ModelConfig, swiglu_hidden
 from llama_cli.model.dtypes import Array, DType, as_array, named, torch_dtype
@@ -83,7 +84,12 @@ class Shard:
 
     @cached_property
     def _tensors(self) -> Mapping[str, Tensor]:
-        return read_tensors(self.path)
+        tensors = read_tensors(self.path)
+        places = [each.untyped_storage() for each in tensors.values()]  # all of one mapping
+        first = min(each.data_ptr() for each in places)
+        last = max(each.data_ptr() + each.nbytes() for each in places)
+        host.watch(self, first, last - first, str(self.path))
+        return tensors
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
