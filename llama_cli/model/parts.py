@@ -148,7 +148,7 @@ def _places(told: str | None) -> dict[str, Place]:
     try:
         places = json.loads(told) if told else {}
         return {name: (_numbers(at), _numbers(whole)) for name, (at, whole) in places.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise SafetensorError("the places of its parts cannot be read") from None
 
 

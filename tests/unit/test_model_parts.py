@@ -101,7 +101,7 @@ def test_what_is_no_number_or_too_large_is_converted_without_a_warning(array: np
 
 
 @pytest.mark.parametrize(
-    "told", ["{", "[1]", "null", "3", f'{{"{NAME}": "ab"}}', f'{{"{NAME}": 1}}']
+    "told", ["{", "[" * 10_000, "[1]", "null", "3", f'{{"{NAME}": "ab"}}', f'{{"{NAME}": 1}}']
 )
 def test_places_that_cannot_be_read_are_damage_to_the_file(tmp_path: Path, told: str) -> None:
     said = refusal(in_two(tmp_path / "two", told=told))
