@@ -123,11 +123,14 @@ class HostNetwork:
         return address(wide)
 
     def _turned(self, length: int) -> Floats:
-        """Give cosine and sine of each place and pair, (places, D / 2, 2)."""
+        """Give cosine and sine of each place and pair, (places, D / 2, 2), as `model.rotary` does.
+
+        A model was trained with exponents in fp32; in fp64 far places would be turned otherwise.
+        """
         if len(self._turns) < length:
             config = self.config
-            steps = np.arange(0, config.head_dim, 2) / config.head_dim
-            speeds = (config.rope_theta**-steps).astype(np.float32)
+            steps = (np.arange(0, config.head_dim, 2) / config.head_dim).astype(np.float32)
+            speeds = (config.rope_theta ** -steps.astype(np.float64)).astype(np.float32)
             angles = np.outer(np.arange(length, dtype=np.float32), speeds)
             self._turns = np.stack((np.cos(angles), np.sin(angles)), -1)
         return self._turns

@@ -24,6 +24,8 @@ from llama_cli.inference.pages import Pages
 from llama_cli.kernels import host
 from llama_cli.kernels.host import Matrix
 from llama_cli.model.config import ModelConfig
+from llama_cli.model.dtypes import as_array
+from llama_cli.model.rotary import rotary_table
 from llama_cli.model.transformer import Transformer, init_weights
 from tests.nvcc import copy_checkout
 from tests.shell import sh
@@ -176,6 +178,17 @@ def test_the_summary_of_logits(variant: str) -> None:
     best, total = host.summary(logits)
     assert best.tolist() == [*logits[:2].argmax(1).tolist(), 5, 0, *logits[4:].argmax(1).tolist()]
     assert np.allclose(total, logits.logsumexp(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("head_dim", [48, 80, 128])
+def test_places_are_turned_as_in_training(head_dim: int) -> None:
+    config = ModelConfig(dim=head_dim, layers=1, heads=1, hidden=16, vocab_size=16)
+    weights = dict(made(config).named_parameters())
+    turns = HostNetwork(config, lambda name: as_array(weights[name]))._turned(2048)
+    table = torch.stack(rotary_table(0, 2048, head_dim, 10_000.0, torch.device("cpu")), -1)
+    far = np.abs(turns - table.numpy()).max((0, 2))  # of each pair, at any place
+    assert (far < 1e-6).mean() > 0.9  # powers differ in the last bit, by the processor
+    assert far.max() < 3e-4
 
 
 def pages(slots: int = 3) -> Pages:
