@@ -95,7 +95,7 @@ class Source:
         if held.shape == held.whole:
             with self.damage(first.path):
                 return first.array(name)
-        wanted = self.dtypes[name]  # parts may differ
+        wanted = _widest([held.dtype for _, held in parts if held.dtype])
         made: Array = np.empty(held.whole, ARRAYS[wanted])
         for file, held in parts:
             with self.damage(file.path):
@@ -126,3 +126,10 @@ def _lacking(parts: Sequence[Rectangle], shape: tuple[int, ...]) -> str:
     if overlap(parts):
         return "is there twice, or some of it"
     return "is not whole" if held != whole else ""
+
+
+def _widest(dtypes: Sequence[DType]) -> DType:
+    """Give the dtype that numbers of all of these are kept in as they are."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    return "F64" if "F64" in dtypes else "F32"
