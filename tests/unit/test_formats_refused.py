@@ -216,6 +216,16 @@ def test_a_directory_in_the_place_of_the_weights_is_no_file(models: Path, kind: 
     assert str(refusal(models / kind)) == f"no weights at {path}"
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "pipe"])
+def test_what_is_no_file_of_a_release_is_not_waited_for(
+    models: Path, make: Callable[[Path], None]
+) -> None:
+    path = models / "meta" / "consolidated.03.pth"
+    path.unlink()
+    make(path)
+    assert str(refusal(models / "meta")) == f"{path} is missing"
+
+
 # -- dangerous --
 
 

@@ -164,7 +164,8 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         NotReadyError: one is missing between others.
     """
-    numbers = sorted(int(found[1]) for path in directory.iterdir() if (found := _number(path)))
+    held = (path for path in directory.iterdir() if path.is_file())
+    numbers = sorted(int(found[1]) for path in held if (found := _number(path)))
     for number in range(max(numbers, default=0) + 1):
         if number not in numbers:
             raise _missing(directory, number)
