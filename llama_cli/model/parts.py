@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,7 @@ from functools import cached_property
 from math import prod
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -95,6 +96,7 @@ class Parts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._looked_into: tuple[int, ...] = ()
 
     @cached_property
     def held(self) -> Mapping[str, Rectangle]:
@@ -110,7 +112,9 @@ class Parts:
             yield lambda name, where: file.get_slice(name)[where]
 
     def array(self, name: str) -> Array:
-        """Give what it holds of a tensor, where it lies.
+        """Give what it holds of a tensor: a whole one where it lies, a part that is to be copied.
+
+        A file that is mapped stays open, and of as many as there were ranks not all can be.
 
         Raises:
             SafetensorError: it is no longer the file that was looked into.
@@ -119,28 +123,53 @@ class Parts:
         assert held.dtype
         dtype, count = ARRAYS[held.dtype], prod(held.shape)
         try:
-            mapped, starts = self._mapped
-            return np.frombuffer(
-                mapped, dtype, count, starts[name, held.shape, held.dtype]
-            ).reshape(held.shape)
+            start = self._starts[name, held.shape, held.dtype]
+            if held.shape == held.whole:
+                found: Array = np.frombuffer(self._mapped, dtype, count, start)
+            else:
+                with self._opened() as file:
+                    found = np.fromfile(file, dtype, count, offset=start)
+            return found.reshape(held.shape)
         except (ValueError, TypeError, AttributeError, KeyError):
             raise SafetensorError("changed while it was read") from None
 
     @cached_property
-    def _mapped(self) -> tuple[mmap.mmap, dict[tuple[str, tuple[int, ...], str], int]]:
-        """Map it into memory, and find where each tensor begins, with its shape and dtype."""
+    def _starts(self) -> dict[tuple[str, tuple[int, ...], str], int]:
+        """Find where each tensor begins, with its shape and dtype."""
         with self.path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        at = np.frombuffer(mapped, np.uint8).ctypes.data
-        host.watch(mapped, at, len(mapped), str(self.path))
-        first = PREFIX + int.from_bytes(mapped[:PREFIX], "little")
-        header: dict[str, Any] = json.loads(mapped[PREFIX:first])
+            self._looked_into = _identity(file)
+            first = PREFIX + int.from_bytes(file.read(PREFIX), "little")
+            header: dict[str, Any] = json.loads(
+                file.read(min(first, self._looked_into[0]) - PREFIX)
+            )
         header.pop("__metadata__", None)
-        starts = {
+        return {
             (name, tuple(each["shape"]), each["dtype"]): first + each["data_offsets"][0]
             for name, each in header.items()
         }
-        return mapped, starts
+
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        """Map it into memory."""
+        with self._opened() as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        at = np.frombuffer(mapped, np.uint8).ctypes.data
+        host.watch(mapped, at, len(mapped), str(self.path))
+        return mapped
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """Open it, if it is still the file whose tensors are known."""
+        with self.path.open("rb") as file:
+            if _identity(file) != self._looked_into:
+                raise ValueError("another file")
+            yield file
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    """Tell a file from what it was, and from another of its name; its size comes first."""
+    told = os.fstat(file.fileno())
+    return told.st_size, told.st_mtime_ns, told.st_ino, told.st_dev
 
 
 def _places(told: str | None) -> dict[str, Place]:

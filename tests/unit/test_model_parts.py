@@ -160,6 +160,27 @@ def test_a_name_of_ours_in_a_file_of_transformers_is_a_strange_one(
 # -- memory --
 
 
+def test_a_model_of_more_files_than_may_be_open_is_read(tmp_path: Path) -> None:
+    whole = model(CONFIG).state_dict()
+    save_config(CONFIG, tmp_path)
+    for number in range(40):
+        parts, places = {}, {}
+        for name, each in whole.items():
+            cut = each.tensor_split(40)
+            if len(cut[number]):
+                first = sum(map(len, cut[:number]))
+                parts[name] = cut[number].clone()
+                places[name] = [[first] + [0] * (each.dim() - 1), list(each.shape)]
+        path = tmp_path / f"model-{number + 1:05d}-of-00040.safetensors"
+        save_file(parts, path, {"places": json.dumps(places)})
+    source = open_source(tmp_path)
+    before = len([*Path("/dev/fd").iterdir()])
+    arrays = [source.array(name) for name in whole]
+    assert len([*Path("/dev/fd").iterdir()]) == before
+    for array, each in zip(arrays, whole.values(), strict=True):
+        assert (array == each.numpy()).all()
+
+
 def test_only_the_memory_of_an_array_is_given_back() -> None:
     memory = np.frombuffer(mmap.mmap(-1, 4 * mmap.PAGESIZE, mmap.MAP_PRIVATE), np.uint8)
     memory[:] = 1
