@@ -31,7 +31,8 @@ Weights = Callable[[str], Array]  # a parameter, by its name
 class HostNetwork:
     """A model's weights, pointed to. With `quantize` its matrices are kept in int8.
 
-    What `weights` gives may lie in a file that is mapped, and is not to be written to.
+    What `weights` gives may lie in a file that is mapped, and is not to be written to. It is kept
+    itself: a file is watched as long as whoever mapped it is there.
     """
 
     at_once = 64  # positions whose logits are held at a time; ours: the third cache's 8 MB
