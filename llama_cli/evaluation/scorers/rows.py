@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import orjson
-
 from llama_cli.errors import DataError
 from llama_cli.evaluation.rows import WRONG, Row, unlike
+from llama_cli.records import parsed
 from llama_cli.stream.reader import read_lines, shown
 
 LABELS = {"yes": 1.0, "no": 0.0}
@@ -42,7 +41,7 @@ def read_scored(inputs: Iterable[str], attribute: str = "toxicity") -> Iterator[
     """
     for where, number, line in read_lines(inputs):
         try:
-            yield from scored(orjson.loads(line), attribute)
+            yield from scored(parsed(line), attribute)
         except WRONG as error:
             raise DataError(shown(where), number, f"no scored text ({unlike(error)})") from None
 
