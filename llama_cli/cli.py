@@ -49,6 +49,12 @@ Eight tools that read and write JSON lines, so that they pipe together:
 """
 
 
+KINDS = {  # click's names of what an option takes
+    "integer range": "a whole number",
+    "integer": "a whole number",
+    "float range": "a number",
+    "float": "a number",
+}
 AGAIN = 0.02  # seconds; ours: a signal waits so long for a module to load, and then again
 
 
@@ -170,6 +176,8 @@ def _mend_streams() -> None:
 def _misuse(error: click.UsageError) -> str:
     """Say in our way what click refuses, and where it was said if not on the command line."""
     message = error.format_message().rstrip(".").replace(". (", " (")
+    for kind, wanted in KINDS.items():
+        message = message.replace(f"is not a valid {kind}", f"is not {wanted}")
     return f"{message[:1].lower()}{message[1:]}{_origin(error)}"
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +61,7 @@ STDOUT = Path("-")
 WRITTEN = (  # each a file of its own
     *("output", "rejects", "report", "held_out", "rows", "markdown", "json", "picture"),
 )
+READ = ("inputs", "data", "against", "a", "b")  # paths, none of which may be written over
 OWN = ("config", "show_config", "color")  # not settings of the command itself
 
 
@@ -254,7 +255,7 @@ def stream_options(
             ctx = click.get_current_context()
             inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
             written = {name: options[name] for name in WRITTEN if options.get(name)}
-            _apart({"output": STDOUT, **written}, inputs)
+            _apart({"output": STDOUT, **written}, [*inputs, *_also_read(options)])
             config = {name: _plain(value) for name, value in sorted(options.items())}
             names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
             stream = {name: options.pop(name) for name in names if name in options}
@@ -274,7 +275,14 @@ def stream_options(
     return decorate
 
 
-def _apart(written: Mapping[str, Path], inputs: tuple[str, ...]) -> None:
+def _also_read(options: Mapping[str, Any]) -> Iterator[str]:
+    """Give what is read beside the FILEs of records, such as --data."""
+    for name in READ:
+        value = options.get(name) or ()
+        yield from map(str, value if isinstance(value, tuple) else (value,))
+
+
+def _apart(written: Mapping[str, Path], inputs: Iterable[str]) -> None:
     """Refuse two outputs in one file, and anything but -o over an input.
 
     Raises:
