@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.cli import COMMANDS
+from llama_cli.commands._complete import paths
 from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import Origins, settings
 from llama_cli.errors import UsageError
@@ -133,6 +134,7 @@ def _common() -> list[click.Parameter]:
         click.Option(
             ["--config"],
             metavar="FILE",
+            shell_complete=paths,
             is_eager=True,
             callback=_read_config,
             help="Settings as TOML (- is stdin), instead of ./llama.toml and the user's file.",
@@ -340,7 +342,7 @@ def _max_rejects(default: int | None) -> Callable[[F], F]:
     )
 
 
-FILES = click.argument("files", nargs=-1, metavar="[FILE]...")
+FILES = click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=paths)
 OUT = click.option(
     "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._completing import How, completing_options, running_options, set_up
 from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
@@ -41,7 +42,7 @@ AHEAD = 128  # prompts read before any is completed; ours
 
 
 @click.command("generate", cls=Command)
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=paths)
 @click.option("--prompt", multiple=True, metavar="TEXT", help="Complete this, and read nothing.")
 @model_options
 @running_options

@@ -299,4 +299,4 @@ def test_the_word_has_settings_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMA_EVAL_COMPARE_SEED", "7")
     assert "seed = 7  # environment" in llama(*told).stdout
     (tmp_path / "c.toml").write_text('["eval compare"]\nsead = 4\n')
-    assert 'unknown key \'sead\' in ["eval compare"]' in llama(*told).stderr
+    assert "unknown key 'sead' in [\"eval compare\"]" in llama(*told).stderr
