@@ -115,7 +115,8 @@ def _list(run: Run, items: Iterable[Item]) -> None:
         if not item.reason:
             click.echo(f"{item.size}\t{item.id}")
             number, size = number + 1, size + item.size
-    run.say(f"{number:,} items, {size:,} bytes")
+    many = "item" if number == 1 else "items"
+    run.say(f"{number:,} {many}, {size:,} bytes")
 
 
 def _named(run: Run, items: Iterable[Document | Rejected]) -> Iterator[Document | Rejected]:

@@ -208,13 +208,23 @@ def _requests(calls: Iterable[Call]) -> Iterator[Request]:
 
 def _told(run: Run, engine: Engine, requests: Iterable[Request]) -> Iterator[Request]:
     """Pass requests on, and tell of those that are not as usual."""
+    from llama_cli.stream.run import NAMED
+
+    odd = 0
     for request in requests:
-        prompt = request.prompt
-        if not prompt.prompt and request.ids is None:
-            run.say(f"prompt '{prompt.id}' is empty: what follows begins a text")
-        elif not engine.fits(request):
-            run.say(f"prompt '{prompt.id}' leaves no room in {engine.context:,} tokens")
+        why = _unusual(engine, request)
+        odd += bool(why)
+        if why and (odd <= NAMED or run.verbose):
+            run.say(f"prompt '{request.prompt.id}' {why}")
         yield request
+    if odd > NAMED and not run.verbose:
+        run.say(f"{odd:,} such prompts in all (-v names each)")
+
+
+def _unusual(engine: Engine, request: Request) -> str:
+    if not request.prompt.prompt and request.ids is None:
+        return "is empty: what follows begins a text"
+    return "" if engine.fits(request) else f"leaves no room in {engine.context:,} tokens"
 
 
 def _write_text(run: Run, completions: Iterable[Completion], *, echo: bool) -> None:
