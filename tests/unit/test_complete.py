@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -10,6 +11,7 @@ from click.shell_completion import ShellComplete
 
 from llama_cli.cli import COMMANDS, main
 from llama_cli.commands._eval_words import WORDS
+from llama_cli.commands._options import Worded
 
 
 def offered(*words: str) -> list[tuple[str, str]]:
@@ -23,21 +25,24 @@ def names(*words: str) -> list[str]:
     return [value for _, value in offered(*words)]
 
 
-def test_sources_that_are_built_are_offered():
+def test_sources_that_are_built_are_offered() -> None:
     assert names("fetch", "") == ["common_crawl", "github", "files"]
 
 
-def test_a_task_or_a_stage_is_offered_and_after_a_task_only_tasks():
+def test_a_task_or_a_stage_is_offered_and_after_a_task_only_tasks() -> None:
     assert names("eval", "re")[:2] == ["render", "report"]
     assert "report" not in names("eval", "piqa", "re")
     assert names("eval", "render", "mm") == names("eval", "check", "mm") == ["mmlu"]
 
 
-def words_of_commands():
+def words_of_commands() -> Iterator[tuple[list[str], click.Command]]:
     ctx = click.Context(main)
     for name in COMMANDS:
-        yield [name], main.get_command(ctx, name)
+        command = main.get_command(ctx, name)
+        assert command is not None
+        yield [name], command
     evaluation = main.get_command(ctx, "eval")
+    assert isinstance(evaluation, Worded)
     for stage in WORDS:
         yield ["eval", stage], evaluation.word(stage)
 
@@ -48,7 +53,7 @@ def takes_paths(param: click.Parameter) -> bool:
 
 
 @pytest.mark.parametrize("shape", ["option", "argument"])
-def test_files_are_offered_wherever_a_path_is_taken(shape):
+def test_files_are_offered_wherever_a_path_is_taken(shape: str) -> None:
     seen = 0
     for words, command in words_of_commands():
         before = [*words, "github"] if words == ["fetch"] else words

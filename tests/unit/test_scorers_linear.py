@@ -191,7 +191,7 @@ def test_the_answers_to_a_question_are_one_group(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_of_scored_texts_that_is_no_json_is_told_as_elsewhere(tmp_path):
+def test_a_line_of_scored_texts_that_is_no_json_is_told_as_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b'{"text": "\xff", "score": 1}\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no scored text \(not JSON: not UTF-8\)"):
         list(read_scored([str(tmp_path / "rows.jsonl")]))
