@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -46,6 +47,15 @@ Eight tools that read and write JSON lines, so that they pipe together:
 
 `llama COMMAND --help` explains each, with examples.
 """
+
+
+KINDS = {  # click's names of what an option takes
+    "integer range": "a whole number",
+    "integer": "a whole number",
+    "float range": "a number",
+    "float": "a number",
+}
+AGAIN = 0.02  # seconds; ours: a signal waits so long for a module to load, and then again
 
 
 class Terminated(BaseException):
@@ -92,9 +102,9 @@ class Llama(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _end)
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # __main__.py's, while loading
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _end)
         # Waiting threads sleep instead of spinning: with a busy neighbour on two cores a
         # training step takes 1 s, not 10. torch reads it when a command loads it.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -166,6 +176,8 @@ def _mend_streams() -> None:
 def _misuse(error: click.UsageError) -> str:
     """Say in our way what click refuses, and where it was said if not on the command line."""
     message = error.format_message().rstrip(".").replace(". (", " (")
+    for kind, wanted in KINDS.items():
+        message = message.replace(f"is not a valid {kind}", f"is not {wanted}")
     return f"{message[:1].lower()}{message[1:]}{_origin(error)}"
 
 
@@ -181,8 +193,31 @@ def _origin(error: click.UsageError) -> str:
     return ""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _end(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that half-written files go; while a module loads, as soon as it has.
+
+    What loads torch or numpy may swallow an exception, or leave a module half loaded that fails
+    later. So the signal comes again, to whoever handles it then. A second one ends at once.
+    """
+    if not _loading(frame):
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        _die(signal.Signals(number))
+    signal.signal(signal.SIGALRM, partial(_again, number))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+
+def _again(asked: int, number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(asked)
+
+
+def _loading(frame: FrameType | None) -> bool:
+    """Tell whether a module is being loaded: Python's loader is among what runs."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(name: str, error: LlamaError) -> None:

@@ -69,7 +69,8 @@ def _parse(where: str) -> dict[str, Any]:
         with open(where, "rb") as file:
             return tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{'<stdin>' if where == '-' else where}: {error}") from None
+        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise UsageError(f"{'<stdin>' if where == '-' else where}: {why}") from None
     except OSError as error:
         raise UsageError(f"{where}: {error.strerror}") from None
 
@@ -78,6 +79,8 @@ def _checked(
     tables: Mapping[str, Any], where: str, command: str, known: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
     for name, table in tables.items():
+        if name not in known and not isinstance(table, dict):
+            raise _unknown(where, f"key '{name}' outside the tables", f"[{command}], above it")
         if name not in known:
             raise _unknown(where, f"table {_header(name)}", _nearest_table(name, known))
         if not isinstance(table, dict):

@@ -24,11 +24,25 @@ MOST_TOKENS = 1 << 31  # of any vocabulary; ours: ids fit four bytes
 DEEPEST = 200  # objects and lists in each other; ours: orjson reads 1,024 and writes 254
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> Any:
+    r"""Read a line's JSON, whatever it holds.
+
+    >>> parsed(b'"\xff"')
+    Traceback (most recent call last):
+    ValueError: not JSON: not UTF-8
+
+    Raises:
+        ValueError: it is none, and why.
+    """
     try:
-        value = orjson.loads(line)
+        return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        why = "not UTF-8" if "not valid UTF-8" in error.msg else error
+        raise ValueError(f"not JSON: {why}") from None
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    value = parsed(line)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is wanted, not {type(value).__name__}")
     if line.count(b"{") + line.count(b"[") > DEEPEST and _deeper(value, DEEPEST):

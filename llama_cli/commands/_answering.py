@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._model import DEVICE_OPTION, find_source, load_engine, pick_device
 from llama_cli.commands._together import processes
 from llama_cli.errors import NotReadyError, UsageError
@@ -31,6 +32,7 @@ OPTIONS = (
     click.option(
         "--model",
         metavar="DIR|URL|!CMD",
+        shell_complete=paths,
         help="A checkpoint, a run that has one, or a model in Meta's or Hugging Face's layout; "
         "http://HOST:PORT/v1 of an OpenAI-compatible endpoint; or '!' and a program that reads "
         "Requests and writes Responses.  [default: the newest under ./runs]",

@@ -74,4 +74,7 @@ def _compare(run: Run, model: Answering[Any], responses: Iterator[Response], row
     run.write(alone.watch(responses))
     largest = alone.largest(model.backend)
     run.note(alone={"rows": len(alone.scored), "largest_difference": largest})
-    run.say(f"{len(alone.scored):,} rows alone and together: at most {largest:.1e} nats apart")
+    if alone.scored:
+        run.say(f"{len(alone.scored):,} rows alone and together: at most {largest:.1e} nats apart")
+    else:
+        run.say("no row has texts to score, so none was scored alone")

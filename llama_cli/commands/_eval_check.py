@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
+from llama_cli.commands._complete import tasks as task_names
 from llama_cli.commands._eval_options import asked
 from llama_cli.commands._options import Command, show, stream_options
 from llama_cli.errors import LlamaError, one_line
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 
 
 @click.command("check", cls=Command)
-@click.argument("tasks", nargs=-1, metavar="TASK...")
+@click.argument("tasks", nargs=-1, metavar="TASK...", shell_complete=task_names)
 @click.option(
-    "--data", multiple=True, metavar="DIR", help="A directory of benchmarks. May be repeated."
+    "--data",
+    multiple=True,
+    metavar="DIR",
+    shell_complete=paths,
+    help="A directory of benchmarks. May be repeated.",
 )
 @stream_options(files=False, lines=False, jobs=False, drops=False)
 def command(run: Run, tasks: tuple[str, ...], data: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._options import Command, show, stream_options
 from llama_cli.errors import UsageError
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("compare", cls=Command)
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", shell_complete=paths)
+@click.argument("b", metavar="B", shell_complete=paths)
 @stream_options(files=False, jobs=False, drops=False, seed=True, max_rejects=0)
 def command(run: Run, a: str, b: str) -> None:
     """Compare two runs row by row, and say whether they differ by more than chance.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._options import OUTPUT, Command, inputs_or_stdin
 from llama_cli.stream.progress import tell
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit-scorer", cls=Command)
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=paths)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="Write the scorer here.")
 @click.option(
     "--attribute",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from llama_cli.commands._complete import paths, tasks
 from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import nearest
 from llama_cli.errors import UsageError
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 ASKING = (
-    click.argument("tasks", nargs=-1, metavar="TASK..."),
+    click.argument("tasks", nargs=-1, metavar="TASK...", shell_complete=tasks),
     click.option(
         "--data",
         multiple=True,
+        shell_complete=paths,
         metavar="PATH",
         help="A directory with a benchmark's official files, or a FILE of documents for "
         "bits_per_byte (- is stdin). May be repeated.",

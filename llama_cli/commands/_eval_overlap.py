@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._eval_options import Asking, asked, naming_options
 from llama_cli.commands._options import Command, stream_options
 from llama_cli.errors import LlamaError, UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 AGAINST = click.option(
     "--against",
     multiple=True,
+    shell_complete=paths,
     metavar="FILE",
     help="Look for text of the rows in these documents, and score clean and dirty rows apart. "
     "May be repeated.",

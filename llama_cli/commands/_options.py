@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from llama_cli.cli import COMMANDS
+from llama_cli.commands._complete import paths
 from llama_cli.commands._eval_words import WORDS
 from llama_cli.config import Origins, settings
 from llama_cli.errors import UsageError
@@ -61,6 +62,7 @@ STDOUT = Path("-")
 WRITTEN = (  # each a file of its own
     *("output", "rejects", "report", "held_out", "rows", "markdown", "json", "picture"),
 )
+READ = ("inputs", "data", "against", "a", "b")  # paths, none of which may be written over
 OWN = ("config", "show_config", "color")  # not settings of the command itself
 
 
@@ -132,6 +134,7 @@ def _common() -> list[click.Parameter]:
         click.Option(
             ["--config"],
             metavar="FILE",
+            shell_complete=paths,
             is_eager=True,
             callback=_read_config,
             help="Settings as TOML (- is stdin), instead of ./llama.toml and the user's file.",
@@ -254,7 +257,7 @@ def stream_options(
             ctx = click.get_current_context()
             inputs = inputs_or_stdin(ctx, options.pop("files")) if files else ()
             written = {name: options[name] for name in WRITTEN if options.get(name)}
-            _apart({"output": STDOUT, **written}, inputs)
+            _apart({"output": STDOUT, **written}, [*inputs, *_also_read(options)])
             config = {name: _plain(value) for name, value in sorted(options.items())}
             names = (*STREAM, "quiet", "verbose", *(["seed"] if seed else []))
             stream = {name: options.pop(name) for name in names if name in options}
@@ -274,7 +277,14 @@ def stream_options(
     return decorate
 
 
-def _apart(written: Mapping[str, Path], inputs: tuple[str, ...]) -> None:
+def _also_read(options: Mapping[str, Any]) -> Iterator[str]:
+    """Give what is read beside the FILEs of records, such as --data."""
+    for name in READ:
+        value = options.get(name) or ()
+        yield from map(str, value if isinstance(value, tuple) else (value,))
+
+
+def _apart(written: Mapping[str, Path], inputs: Iterable[str]) -> None:
     """Refuse two outputs in one file, and anything but -o over an input.
 
     Raises:
@@ -332,7 +342,7 @@ def _max_rejects(default: int | None) -> Callable[[F], F]:
     )
 
 
-FILES = click.argument("files", nargs=-1, metavar="[FILE]...")
+FILES = click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=paths)
 OUT = click.option(
     "-o", "--output", type=OUTPUT, help="Write here, not to stdout; .zst and .gz compress."
 )

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._options import Command, stream_options
 from llama_cli.config import nearest
 from llama_cli.errors import NotReadyError, UsageError
 from llama_cli.records import Document, Rejected
-from llama_cli.sources import PERMISSIVE, SOURCES, Item, Limits, open_source
+from llama_cli.sources import BUILT, PERMISSIVE, SOURCES, Item, Limits, open_source
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from llama_cli.stream.run import Run
 
 
@@ -23,6 +26,14 @@ class SourceName(click.ParamType[str]):
     """One of the sources, or an error with the nearest."""
 
     name = "source"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the sources that are built."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in BUILT if name.startswith(incomplete)]
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the name."""
@@ -37,7 +48,7 @@ class SourceName(click.ParamType[str]):
 
 @click.command("fetch", cls=Command)
 @click.argument("source", type=SourceName())
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", shell_complete=paths)
 @stream_options(files=False, lines=False)
 @click.option(
     "--licences",
@@ -104,7 +115,8 @@ def _list(run: Run, items: Iterable[Item]) -> None:
         if not item.reason:
             click.echo(f"{item.size}\t{item.id}")
             number, size = number + 1, size + item.size
-    run.say(f"{number:,} items, {size:,} bytes")
+    many = "item" if number == 1 else "items"
+    run.say(f"{number:,} {many}, {size:,} bytes")
 
 
 def _named(run: Run, items: Iterable[Document | Rejected]) -> Iterator[Document | Rejected]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._options import OUTPUT, Command, Real, stream_options
 from llama_cli.records import Document
 
@@ -89,6 +90,7 @@ SHARE = Real(0, 1)
 )
 @click.option(
     "--against",
+    shell_complete=paths,
     multiple=True,
     metavar="PATH",
     help="Look for text of these benchmark rows: a FILE of JSON lines, JSON, CSV or TSV, or a "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._completing import How, completing_options, running_options, set_up
 from llama_cli.commands._export import EXPORTED
 from llama_cli.commands._export import export as write_model
@@ -41,7 +42,7 @@ AHEAD = 128  # prompts read before any is completed; ours
 
 
 @click.command("generate", cls=Command)
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE]...", shell_complete=paths)
 @click.option("--prompt", multiple=True, metavar="TEXT", help="Complete this, and read nothing.")
 @model_options
 @running_options
@@ -207,13 +208,23 @@ def _requests(calls: Iterable[Call]) -> Iterator[Request]:
 
 def _told(run: Run, engine: Engine, requests: Iterable[Request]) -> Iterator[Request]:
     """Pass requests on, and tell of those that are not as usual."""
+    from llama_cli.stream.run import NAMED
+
+    odd = 0
     for request in requests:
-        prompt = request.prompt
-        if not prompt.prompt and request.ids is None:
-            run.say(f"prompt '{prompt.id}' is empty: what follows begins a text")
-        elif not engine.fits(request):
-            run.say(f"prompt '{prompt.id}' leaves no room in {engine.context:,} tokens")
+        why = _unusual(engine, request)
+        odd += bool(why)
+        if why and (odd <= NAMED or run.verbose):
+            run.say(f"prompt '{request.prompt.id}' {why}")
         yield request
+    if odd > NAMED and not run.verbose:
+        run.say(f"{odd:,} such prompts in all (-v names each)")
+
+
+def _unusual(engine: Engine, request: Request) -> str:
+    if not request.prompt.prompt and request.ids is None:
+        return "is empty: what follows begins a text"
+    return "" if engine.fits(request) else f"leaves no room in {engine.context:,} tokens"
 
 
 def _write_text(run: Run, completions: Iterable[Completion], *, echo: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from llama_cli.commands._complete import paths
 from llama_cli.commands._options import SEEDS, Command, Named, Real, settings_as_toml
 from llama_cli.commands._train_launch import How, as_rank, launch_options, start, unsaved_at_first
 from llama_cli.commands._train_plan import Where, plan_options, refuse, show
@@ -29,6 +30,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--data",
     metavar="PATH",
+    shell_complete=paths,
     help="Sequences: a shard directory, a .jsonl[.zst], or - "
     "for stdin.  [default: stdin when piped, else ./mixed]",
 )
@@ -43,6 +45,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--instructions",
     metavar="FILE",
+    shell_complete=paths,
     help="Learn from conversations instead of --data: JSON lines (plain or compressed) of prompt "
     "and response, of chat messages, or in Alpaca's form; - for stdin.",
 )
@@ -175,6 +178,7 @@ COUNT = click.IntRange(1)
 @click.option(
     "--validation",
     metavar="PATH",
+    shell_complete=paths,
     help="Sequences whose loss is measured, given as --data or --instructions is; 64 are used.",
 )
 @click.option(

@@ -22,7 +22,7 @@ from llama_cli.evaluation.shapes import TEXT, WHOLE, Shape, match
 from llama_cli.evaluation.task import Task
 from llama_cli.overlap.index import Index, build, find
 from llama_cli.overlap.rows import strings
-from llama_cli.records import Document
+from llama_cli.records import Document, parsed
 from llama_cli.stream.reader import read_lines, shown
 
 Subset = Literal["clean", "dirty", "short"]
@@ -57,7 +57,7 @@ class Contact:
         Raises:
             ValueError: it is none.
         """
-        row = orjson.loads(line)
+        row = parsed(line)
         if not isinstance(row, dict) or set(row) != set(cls.__dataclass_fields__):
             raise ValueError(f"a contact has the fields {', '.join(cls.__dataclass_fields__)}")
         match(row, SHAPES)

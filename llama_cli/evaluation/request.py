@@ -16,6 +16,7 @@ from typing import Any, Literal
 import orjson
 
 from llama_cli.evaluation.shapes import GRADED, META, REQUEST, RESPONSE, Shape, match
+from llama_cli.records import parsed
 
 Kind = Literal["score", "complete"]
 
@@ -147,7 +148,7 @@ def _match(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
 
 
 def _known(line: bytes, cls: type, what: str) -> dict[str, Any]:
-    row = orjson.loads(line)
+    row = parsed(line)
     if not isinstance(row, dict):
         raise ValueError(f"a {what} is a JSON object, not {type(row).__name__}")
     names = tuple(cls.__dataclass_fields__)  # type: ignore[attr-defined]

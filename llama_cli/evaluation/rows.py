@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from llama_cli.errors import DataError
+from llama_cli.records import parsed
 from llama_cli.stream.reader import read_chunks, read_lines
 
 Row = Mapping[str, Any]
@@ -57,9 +58,9 @@ def read_jsonl(found: Found) -> Iterator[Placed]:
     for path in found[0]:
         for where, number, line in read_lines([str(path)]):
             try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise DataError(where, number, f"not JSON: {error}") from None
+                row = parsed(line)
+            except ValueError as error:
+                raise DataError(where, number, str(error)) from None
             if not isinstance(row, dict):
                 raise DataError(where, number, "a JSON object is wanted")
             yield where, number, row

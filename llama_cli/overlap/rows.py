@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from llama_cli.errors import DataError, LlamaError, NotReadyError
+from llama_cli.records import parsed
 from llama_cli.stream.reader import read_bytes, read_lines, shown
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv")  # read from a directory, compressed or not
@@ -113,6 +114,6 @@ def _whole(path: Path) -> list[Any] | None:
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
     for where, number, line in read_lines([str(path)]):
         try:
-            yield number, orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise DataError(shown(where), number, f"not JSON: {error}") from None
+            yield number, parsed(line)
+        except ValueError as error:
+            raise DataError(shown(where), number, str(error)) from None

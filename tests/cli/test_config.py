@@ -46,6 +46,7 @@ def test_a_configuration_can_come_from_a_pipe(tmp_path: Path) -> None:
         ('["eval rendr"]\n', 'unknown table ["eval rendr"]', '["eval render"]'),
         ("[eval.rendr]\n", "unknown table [eval.rendr]", '["eval render"]'),
         ('["carbon paper"]\n', 'unknown table ["carbon paper"]', ""),
+        ("gpu-hours = 1\n", "unknown key 'gpu-hours' outside the tables", "[carbon], above it"),
         ("carbon = 3\n", "'carbon' must be a table", ""),
         ("[carbon\n", "llama.toml: ", ""),
     ],

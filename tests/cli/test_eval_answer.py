@@ -72,6 +72,12 @@ def test_requests_become_responses_in_order(here: Path) -> None:
     assert "5 rows alone and together: at most " in done.stderr
 
 
+def test_where_no_row_is_scored_nothing_is_compared(here: Path) -> None:
+    done = sh("grep complete requests.jsonl | llama eval answer --model model --alone 5", here)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 12)
+    assert "no row has texts to score, so none was scored alone\n" in done.stderr
+
+
 def test_a_run_that_is_killed_ten_times_ends_with_the_bytes_of_one_that_is_not(here: Path) -> None:
     python = shlex.quote(f"!{sys.executable} -S slow.py")
     answer = f"eval answer --model {python} scores.jsonl"

@@ -314,6 +314,14 @@ def test_prompts_of_ids_are_neither_empty_nor_short_for_having_no_text(here: Pat
     assert "llama generate: prompt 'b' leaves no room in 64 tokens\n" in done.stderr
 
 
+def test_many_prompts_that_leave_no_room_are_counted_and_not_all_named(here: Path) -> None:
+    (here / "longs").write_text(("The cat opens " * 40 + "\n") * 25)
+    done = sh("llama generate longs > out", here)
+    assert done.stderr.count("leaves no room") == 20
+    assert "llama generate: 25 such prompts in all (-v names each)\n" in done.stderr
+    assert sh("llama generate -v longs > out", here).stderr.count("leaves no room") == 25
+
+
 def test_a_completion_may_be_asked_for_in_all_its_parts(here: Path) -> None:
     options = "--num-samples 2 --logprobs 1 --echo --timings --top-k 5 --min-p 0.01 --seed 3"
     done = sh(f"llama generate -q --prompt 'The cat' --max-tokens 2 {options}", here)

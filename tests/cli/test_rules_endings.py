@@ -70,6 +70,43 @@ def test_a_closed_pipe_does_not_kill_at_once(tmp_path: Path) -> None:
     )
 
 
+SWALLOWS = """
+import signal, sys, time
+def again(): signal.raise_signal(int(sys.argv[1]))
+again()
+{more}
+try:
+    time.sleep(0.2)
+except BaseException:
+    print("swallowed", flush=True)
+print("loaded", flush=True)
+"""
+LOADS = """
+import time
+from llama_cli.__main__ import main
+import llama_cli.carbon.estimate as estimate
+def load(*a, **k):
+    import swallows
+    time.sleep(10)
+estimate.estimate = load
+main(['carbon', '--gpu-hours', '1'])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("more", "told"), [("", "loaded\n"), ("again()", "")])
+def test_a_signal_waits_for_a_module_to_load_and_a_second_one_does_not(
+    tmp_path: Path, number: signal.Signals, more: str, told: str
+) -> None:
+    """Loading torch in part, numpy said `a bug of ours`, or the signal was lost."""
+    (tmp_path / "swallows.py").write_text(SWALLOWS.format(more=more))
+    (tmp_path / "loads.py").write_text(LOADS)
+    before = time.monotonic()
+    done = sh(f"exec {sys.executable} loads.py {number.value}", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, told, "")
+    assert time.monotonic() - before < 8
+
+
 def test_a_full_disk_is_one_line_and_1(tmp_path: Path) -> None:
     write(tmp_path / "in", 100)
     done = sh("llama filter in > /dev/full", tmp_path)

@@ -80,7 +80,7 @@ def test_wrong_use_is_one_line_and_says_where_the_value_came_from(tmp_path: Path
     done = sh("LLAMA_FILTER_MAX_LINE=abc llama filter", tmp_path, stdin="")
     assert done.returncode == 2
     assert done.stderr == (
-        "llama filter: invalid value for '--max-line': 'abc' is not a valid integer range "
+        "llama filter: invalid value for '--max-line': 'abc' is not a whole number "
         "(LLAMA_FILTER_MAX_LINE)\n  try: llama filter --help\n"
     )
     (tmp_path / "llama.toml").write_text("[filter]\nmax-line = 0\n")
@@ -111,6 +111,20 @@ def test_two_outputs_are_not_written_into_one_file(tmp_path: Path, option: str) 
     assert over.stderr == f"llama filter: {option} would replace the input a\n"
     assert ids((tmp_path / "a").read_text()) == [0, 1, 2]
     assert sh(f"llama filter a -o /dev/null {option} /dev/null", tmp_path).returncode == 0
+
+
+def test_what_is_read_beside_files_of_records_is_not_written_over(tmp_path: Path) -> None:
+    write(tmp_path / "a", 3)
+    for command, option in (
+        ("fetch files a --rejects", "--rejects"),
+        ("filter a --against a -o b --report", "--report"),
+        ("eval bits_per_byte --data a --rows", "--rows"),
+        ("eval compare a b --report", "--report"),
+    ):
+        done = sh(f"llama {command} ./a", tmp_path)
+        assert done.returncode == 2, command
+        assert f": {option} would replace the input a\n" in done.stderr
+    assert ids((tmp_path / "a").read_text()) == [0, 1, 2]
 
 
 def test_an_output_may_replace_its_input(tmp_path: Path) -> None:

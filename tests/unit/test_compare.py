@@ -287,7 +287,7 @@ def test_a_line_that_is_no_graded_row_ends_the_comparison_and_is_named(tmp_path)
     (tmp_path / "b").write_text('{"task": "piqa", "id": "0", "values": {"accuracy": 1}}\n{"id"\n')
     done = llama(a, str(tmp_path / "b"), "-o", str(tmp_path / "c"))
     assert done.exit_code == 3
-    assert f"{tmp_path}/b:2: unexpected" in done.stderr
+    assert f"{tmp_path}/b:2: not JSON: unexpected" in done.stderr
     assert not (tmp_path / "c").exists()
 
 
@@ -299,4 +299,4 @@ def test_the_word_has_settings_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMA_EVAL_COMPARE_SEED", "7")
     assert "seed = 7  # environment" in llama(*told).stdout
     (tmp_path / "c.toml").write_text('["eval compare"]\nsead = 4\n')
-    assert "unknown key 'sead' in [eval compare]" in llama(*told).stderr
+    assert "unknown key 'sead' in [\"eval compare\"]" in llama(*told).stderr

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,18 @@ def test_an_endpoint_that_stays_broken_is_given_up_in_one_line(endpoint: Endpoin
 
 def test_no_endpoint_at_all_is_one_line() -> None:
     model = OpenAI("http://127.0.0.1:9/v1", "tiny", sleep=Waits())
-    with pytest.raises(LlamaError, match=r"http://127.0.0.1:9/v1/completions: .*, 8 times"):
+    what = r"^http://127.0.0.1:9/v1/completions: no connection: Connection refused, 8 times"
+    with pytest.raises(LlamaError, match=what):
         list(Answering(model)(scored()))
+
+
+def test_a_wait_of_many_calls_is_told_once() -> None:
+    words: list[str] = []
+    model = OpenAI("http://127.0.0.1:9/v1", "tiny", say=words.append, sleep=Waits())
+    with pytest.raises(LlamaError):
+        list(Answering(model)(scored() * 4))
+    assert words[0].endswith(": Connection refused; again in 1 s")
+    assert all(one != other for one, other in pairwise(words))
 
 
 def test_a_refusal_is_told_at_once_with_what_was_said(endpoint: Endpoint) -> None:
@@ -267,7 +278,7 @@ def test_a_program_may_answer_each_line_or_read_all_first(
         ("raise SystemExit(3)", r"ended with 3, and row 0 is not answered"),
         (
             "print('Loading model ...')",
-            r"line 1: not a response \(unexpected .*\): Loading model \.\.\.",
+            r"line 1: not a response \(not JSON: unexpected .*\): Loading model \.\.\.",
         ),
         ("import os; os.kill(os.getpid(), 9)", r"ended with -?\d+, and row 0"),
         ("print('{}')", r"line 1: not a response \(a response has its request\): \{\}"),

@@ -315,7 +315,7 @@ def test_the_hash_of_a_prompt_does_not_depend_on_what_is_right(own):
 
 
 @pytest.mark.parametrize(("line", "what"), [
-    (b"{", "unexpected end"),
+    (b"{", "^not JSON: unexpected end"),
     (b"{}", "a response has its request"),
     (b'{"request": {"task": "piqa"}}', "no request: .*missing"),
     (b'{"request": {"task": "piqa", "id": "0", "kind": "guess", "gold": 0}}', "not to guess"),

@@ -51,7 +51,7 @@ def test_unknown_keys_are_kept_as_metadata() -> None:
         (b"{}", "no field 'text'"),
         (b'{"text":1}', "field 'text' is int, not str"),
         (b'{"text":"a","metadata":[]}', "field 'metadata' is list, not dict"),
-        (b'{"text":"\xff"}', "not JSON"),
+        (b'{"text":"\xff"}', "^not JSON: not UTF-8$"),
     ],
 )
 def test_what_is_wrong_with_a_document_is_said(line: bytes, message: str) -> None:

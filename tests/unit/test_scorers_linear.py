@@ -166,6 +166,20 @@ def test_a_row_of_realtoxicityprompts_is_two_texts_of_one_group(tmp_path: Path) 
     assert len({s.group for s in insults}) == 1
 
 
+def test_rows_are_the_same_whatever_their_file_is_called_and_wherever_they_stand(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        '{"prompt": {"text": "a", "toxicity": 0}, "continuation": {"text": "b", "toxicity": 1}}',
+        '{"text": "c", "score": 0.5}',
+    ]
+    (tmp_path / "rows").write_text("\n".join(lines))
+    (tmp_path / "others").write_text("\n\n" + "\n".join(lines))
+    rows, others = (list(read_scored([str(tmp_path / name)])) for name in ("rows", "others"))
+    assert rows == others
+    assert [row.group for row in rows] == ["a", "a", "c"]
+
+
 def test_the_answers_to_a_question_are_one_group(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"Q: who\nA: {name}\nTrue:", "completion": label}
@@ -175,6 +189,12 @@ def test_the_answers_to_a_question_are_one_group(tmp_path: Path) -> None:
         Scored("Q: who\nA: me\nTrue:", 1.0, "Q: who"),
         Scored("Q: who\nA: you\nTrue:", 0.0, "Q: who"),
     ]
+
+
+def test_a_line_of_scored_texts_that_is_no_json_is_told_as_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"text": "\xff", "score": 1}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: no scored text \(not JSON: not UTF-8\)"):
+        list(read_scored([str(tmp_path / "rows.jsonl")]))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ https://platform.openai.com/docs/api-reference/completions
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class OpenAI:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.parallel, self.timeout, self.say, self.sleep = parallel, timeout, say, sleep
         self.least = 0  # tokens it must make to score
+        self.told = ""
 
     def prepare(self, request: Request) -> Asked[None]:
         """Name what the answer depends on: the texts, and how to sample."""
@@ -215,12 +217,18 @@ class OpenAI:
             except TimeoutError:
                 problem, wait = f"no answer in {self.timeout:g} s", 0.0
             except aiohttp.ClientError as error:
-                problem, wait = _words(str(error)) or type(error).__name__, 0.0
+                problem, wait = _words(_lost(error)) or type(error).__name__, 0.0
             if number + 1 < TRIES:
                 wait = max(wait, min(LONGEST, 2.0**number))
-                self.say(f"{self.url}: {problem}; again in {wait:g} s")
+                self._tell(f"{self.url}: {problem}; again in {wait:g} s")
                 await self.sleep(wait)
         raise LlamaError(f"{self.url}: {problem}, {TRIES} times", hint="the same command again")
+
+    def _tell(self, line: str) -> None:
+        """Say a line once, and not for each of the calls that wait for the same."""
+        if line != self.told:
+            self.say(line)
+        self.told = line
 
 
 def start_of(tokens: Sequence[str], text: str) -> int | None:
@@ -250,6 +258,14 @@ def _asked_wait(reply: aiohttp.ClientResponse) -> float:
         return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return 0.0
+
+
+def _lost(error: aiohttp.ClientError) -> str:
+    """Say why there is no connection, in the words of the system."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    number, said = error.os_error.errno or 0, error.os_error.strerror
+    return f"no connection: {os.strerror(number) if number > 0 else said}"
 
 
 def _words(text: str) -> str:

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import orjson
-
 from llama_cli.errors import DataError
 from llama_cli.evaluation.rows import WRONG, Row, unlike
+from llama_cli.records import parsed
 from llama_cli.stream.reader import read_lines, shown
 
 LABELS = {"yes": 1.0, "no": 0.0}
@@ -24,7 +23,10 @@ LABELS = {"yes": 1.0, "no": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A text and its score, 0 to 1; texts of one `group` say nearly the same."""
+    """A text and its score, 0 to 1; texts of one `group` say nearly the same.
+
+    A group is of what a row says, never of its file's name: which rows are held out is told by it.
+    """
 
     text: str
     score: float
@@ -39,16 +41,16 @@ def read_scored(inputs: Iterable[str], attribute: str = "toxicity") -> Iterator[
     """
     for where, number, line in read_lines(inputs):
         try:
-            yield from scored(orjson.loads(line), attribute, f"{where}:{number}")
+            yield from scored(parsed(line), attribute)
         except WRONG as error:
             raise DataError(shown(where), number, f"no scored text ({unlike(error)})") from None
 
 
-def scored(row: Row, attribute: str, name: str) -> Iterator[Scored]:
+def scored(row: Row, attribute: str) -> Iterator[Scored]:
     r"""Yield the scored texts of one row; PerspectiveAPI left a few without a score.
 
     >>> [(s.text, s.score) for s in scored({"prompt": "Q: a\nA: b\nTrue:", "completion": " no"},
-    ...  "toxicity", "1")]
+    ...  "toxicity")]
     [('Q: a\nA: b\nTrue:', 0.0)]
 
     Raises:
@@ -60,11 +62,13 @@ def scored(row: Row, attribute: str, name: str) -> Iterator[Scored]:
             raise ValueError(f"a completion is yes or no, not '{label}'")
         yield Scored(_text(row["prompt"]), LABELS[label], row["prompt"].partition("\nA:")[0])
     elif "continuation" in row:
+        group = _text(row["prompt"]["text"])
         for part in (row["prompt"], row["continuation"]):
             if part[attribute] is not None:
-                yield Scored(_text(part["text"]), _share(part[attribute]), name)
+                yield Scored(_text(part["text"]), _share(part[attribute]), group)
     else:
-        yield Scored(_text(row["text"]), _share(row["score"]), str(row.get("group", name)))
+        text = _text(row["text"])
+        yield Scored(text, _share(row["score"]), str(row.get("group", text)))
 
 
 def _text(value: object) -> str:
