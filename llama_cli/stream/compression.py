@@ -47,7 +47,6 @@ FORMATS: tuple[tuple[tuple[bytes, ...], Callable[[], _Decoder]], ...] = (
     ((b"BZh",), bz2.BZ2Decompressor),
     ((b"\xfd7zXZ\x00",), lzma.LZMADecompressor),
 )
-LONGEST_MAGIC = 6  # bytes
 
 
 def decoder_for(head: bytes) -> Callable[[], _Decoder] | None:
@@ -72,10 +71,10 @@ def decompress(blocks: Iterable[bytes]) -> Iterator[bytes]:
     head = b""
     for block in blocks:
         head += block
-        if len(head) >= LONGEST_MAGIC:
+        if not _may_be_magic(head):  # of a pipe the next bytes may be long in coming
             break
     make = decoder_for(head)
-    if make is None and len(head) < LONGEST_MAGIC and _cut_magic(head):
+    if make is None and _cut_magic(head):
         raise Corrupt("compressed input ends early (truncated?)")
     yield from (
         chain([head] if head else [], blocks) if make is None else _frames(head, blocks, make)
@@ -84,8 +83,12 @@ def decompress(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _cut_magic(head: bytes) -> bool:
     """Say whether a whole input is the beginning of a magic number, and no text."""
-    begun = any(magic.startswith(head) for magics, _ in FORMATS for magic in magics)
-    return begun and not head.isascii()
+    return _may_be_magic(head) and not head.isascii()
+
+
+def _may_be_magic(head: bytes) -> bool:
+    """Say whether more bytes could make a magic number of it."""
+    return any(magic.startswith(head) for magics, _ in FORMATS for magic in magics)
 
 
 def _frames(head: bytes, blocks: Iterator[bytes], make: Callable[[], _Decoder]) -> Iterator[bytes]:
@@ -118,7 +121,7 @@ def _next_frame(
 ) -> tuple[_Decoder | None, bytes]:
     """Start the frame that `data` begins, having read enough of it to know that it is one."""
     data = data.lstrip(b"\0")  # padding that tape tools and xz write between frames
-    while len(data) < LONGEST_MAGIC:
+    while _may_be_magic(data) and decoder_for(data) is None:
         more = next(blocks, b"")
         if not more:
             break

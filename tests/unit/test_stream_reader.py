@@ -181,3 +181,13 @@ def test_a_truncated_url_is_located_like_a_file(tmp_path: Path, served: str) -> 
     assert next(chunks).lines == [b"first"]
     with pytest.raises(DataError, match=r"in\.zst:2: compressed input ends early"):
         next(chunks)
+
+
+@pytest.mark.parametrize(("first", "more"), [(b"a\n", b"b\n"), (b"B\n", b"\n"), (b"\x1f\n", b"c")])
+def test_a_short_line_of_a_pipe_is_read_before_the_next_one_comes(first: bytes, more: bytes):
+    def slowly() -> Iterator[bytes]:
+        yield first
+        raise AssertionError("the next was waited for")
+
+    assert next(decompress(slowly())) == first
+    assert b"".join(decompress([first, more])) == first + more
