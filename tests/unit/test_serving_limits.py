@@ -355,7 +355,7 @@ def test_many_clients_half_of_which_leave_get_their_own_answers_and_nothing_is_l
         asked = {"clients": 40, "seconds": 1.5, "tokens": 40}
         result = asyncio.run(load.load(server.port, answers, **asked))
         until(lambda: not any(server.held))
-        assert len(list(Path("/proc/self/fd").iterdir())) == files
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files  # others' may close meanwhile
     assert result.wrong == []
     assert result.whole > 20
     assert result.left > 20
