@@ -105,6 +105,7 @@ PUBLIC int llama_host_summary(const float* logits, int count, int V, int32_t* be
                               int threads) {
   CALL(summary, logits, count, V, best, total, hire(threads))
 }
+
 PUBLIC int llama_host_narrow(const Matrix* from, int8_t* out, float* scale, int32_t* zero,
                              int threads) {
   CALL(narrow, from, out, scale, zero, hire(threads))

@@ -12,7 +12,7 @@ from llama_cli.inference.alike import BLOCK
 from llama_cli.inference.engine import Engine, Request, Settings
 from llama_cli.records import Prompt
 from tests.tiny import run_on, tiny_model
-from tests.unit.test_inference_engine import TEXTS, counted_tokens, engine, made, prompts
+from tests.unit.test_inference_engine import TEXTS, counted, engine, made, prompts
 
 __all__ = ["engine"]  # a fixture
 
@@ -76,7 +76,7 @@ def test_a_beginning_that_prompts_share_is_computed_once(
     lengths = [len(engine.tokenizer.encode(text)) for text in texts]
     alike = len(engine.tokenizer.encode(f"{begins} The"))
     assert alike > 2 * BLOCK
-    computed = counted_tokens(engine, monkeypatch)
+    computed = counted(engine, monkeypatch)
     together = ends(engine, texts, max_tokens=1, temperature=0)
     assert sum(computed) == sum(lengths) - 3 * (alike // BLOCK * BLOCK)
     assert together == ends(engine, texts, max_tokens=1, temperature=0, batch=1, ahead=1)
@@ -86,15 +86,7 @@ def test_a_row_that_ends_makes_room_for_another(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two long rows and four short ones, two at a time: the short ones pass through one place."""
-    steps = []
-    kind = type(engine.network)
-    states = kind.states
-
-    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
-        steps.append(len(pieces))
-        return states(self, tokens, pieces, cache)
-
-    monkeypatch.setattr(kind, "states", counted)
+    steps = counted(engine, monkeypatch, "pieces")
     wanted = [(20, "0"), (5, "1"), (5, "2"), (5, "3"), (5, "4")]
     requests = [
         Request(Prompt(name, "The cat"), Settings(max_tokens=count, temperature=0))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
@@ -71,18 +71,20 @@ def naming(engine: Engine, *pieces: int) -> Engine:
     return Engine(take_over(model), engine.tokenizer)
 
 
-def counted_tokens(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give a list that will have the tokens of each step."""
-    read: list[int] = []
+def counted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: Literal["tokens", "pieces"] = "tokens"
+) -> list[int]:
+    """Give a list that will have the number of tokens, or of rows' pieces, of each step."""
+    numbers: list[int] = []
     kind = type(engine.network)
     states = kind.states
 
-    def counted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
-        read.append(len(tokens))
+    def noted(self: Any, tokens: Any, pieces: Any, cache: Any) -> Any:
+        numbers.append(len(tokens if what == "tokens" else pieces))
         return states(self, tokens, pieces, cache)
 
-    monkeypatch.setattr(kind, "states", counted)
-    return read
+    monkeypatch.setattr(kind, "states", noted)
+    return numbers
 
 
 def test_prompts_read_before_an_error_are_completed_before_it_is_raised(engine: Engine) -> None:

@@ -11,7 +11,7 @@ import torch
 from llama_cli.inference.engine import Engine
 from llama_cli.inference.likelihood import Pair
 from tests.tiny import CONFIG, tiny_model
-from tests.unit.test_inference_engine import by_full_passes, counted_tokens, engine, made
+from tests.unit.test_inference_engine import by_full_passes, counted, engine, made
 
 __all__ = ["engine"]  # a fixture
 
@@ -51,7 +51,7 @@ def test_a_likelihood_is_the_same_bits_whatever_it_shares() -> None:
 
 
 def test_what_pairs_share_is_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = counted_tokens(engine, monkeypatch)
+    read = counted(engine, monkeypatch)
     header, questions = [1, *range(5, 25)], [[30, 31], [30, 32], [40]]
     pairs = [([*header, *each], [option]) for each in questions for option in (50, 51)]
     engine.loglikelihood(pairs)
@@ -62,7 +62,7 @@ def test_what_pairs_share_is_read_once(engine: Engine, monkeypatch: pytest.Monke
 def test_a_text_asked_about_at_every_place_is_read_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = counted_tokens(engine, monkeypatch)
+    read = counted(engine, monkeypatch)
     ids = [1, *range(5, 55)]
     pairs = [(ids[:place], ids[place : place + 2]) for place in range(1, 50)]
     found = engine.loglikelihood([*pairs, (ids[:1], ids[1:])])
@@ -85,7 +85,7 @@ def test_thousands_of_pairs_take_few_slots(backend: str, monkeypatch: pytest.Mon
 def test_a_long_beginning_is_read_in_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [([1, *range(5, 45), 60], [50, 51]), ([1, *range(5, 45), 70], [52])]
     whole = engine.score(pairs)
-    read = counted_tokens(engine, monkeypatch)
+    read = counted(engine, monkeypatch)
     monkeypatch.setattr("llama_cli.inference.likelihood.FORWARD", 16)
     parts = engine.score(pairs)
     assert read[:3] == [16, 16, 9]
